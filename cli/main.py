@@ -1,0 +1,233 @@
+"""The commands. Torch is imported after the arguments are parsed, so that `compress --help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+RUNTIME_NAMES = "ort-cpu, ort-cuda, openvino, torch-cpu, torch-cuda"
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def _version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"compress-toolkit {version('compress-toolkit')}")
+        context.exit()
+
+
+@click.group(context_settings=CONTEXT)
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
+def cli() -> None:
+    """Compress PyTorch models: prune, recover, quantize, export to ONNX, and measure what was written.
+
+    Start with: compress run resnet18 --prune 0.5 --int8
+    """
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--prune", type=float, metavar="RATIO", help="Remove this share of the channels, in (0, 1), then recover.")
+@click.option("--int8", is_flag=True, help="Quantize weights and activations to 8-bit integers.")
+@click.option("--finetune", type=int, metavar="EPOCHS", help="Epochs of recovery (default: the model's own).")
+@click.option("--no-finetune", is_flag=True, help="Do not train after pruning.")
+@click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Add a pass, or set an option of one; repeatable.")
+@click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
+@click.option("--data", metavar="DATA", help="Data set: a name, imagefolder:DIR, npz:FILE, jsonl:FILE, or FILE.py:FUNCTION.")
+@click.option("--recipe", metavar="FILE", help="Take model, data and passes from a YAML file.")
+@click.option("--out", metavar="DIR", help="Folder of the run (default: runs/MODEL-TIMESTAMP).")
+@click.option("--force", is_flag=True, help="Replace a run that is in the folder.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out behind its last finished pass.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of every random choice (default: 0).")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where passes train.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Threads of a timed runtime.")
+@click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
+@click.option("--limit-eval", type=click.IntRange(1), metavar="N", help="Use only N test samples.")
+@click.option("--fp16", is_flag=True, help="Also write and check a half-precision file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def run(
+    out: str | None, force: bool, resume: bool, device: str, threads: int, as_json: bool, quiet: bool, debug: bool, **given: Any
+) -> None:
+    """Compress MODEL and measure the result.
+
+    MODEL is a name of the zoo (compress zoo list), hf:ID_OR_FOLDER, torchvision:NAME, timm:NAME, or path/file.py:function
+    (your own code, which is executed) returning a module or (module, Task).
+    """
+    from cli import flags, show
+    from compress.run import Options, run_recipe
+
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out DIR: the folder of the run to continue")
+    recipe = flags.to_recipe(**given)
+    folder = Path(out) if out else default_folder(recipe.model)
+    with show.screen(quiet=quiet, as_json=as_json) as screen:
+        options = Options(
+            out=folder, device=device, threads=threads, force=force, resume=resume, on_stage=screen.stage, on_note=screen.note
+        )
+        result = run_recipe(recipe, options)
+        screen.result(result.report, folder)
+
+
+def default_folder(model: str | None) -> Path:
+    """`runs/MODEL-TIMESTAMP`, with what cannot be in a file name replaced, and a number where the name is taken."""
+    import re
+    import time
+
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model or "run").strip("-.")
+    stem = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = Path(stem), 2
+    while folder.exists():
+        folder, number = Path(f"{stem}-{number}"), number + 1
+    return folder
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE.onnx|DIR ...")
+@click.option("--runtime", default="ort-cpu", show_default=True, metavar="NAME", help=f"One of {RUNTIME_NAMES}.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples per call.")
+@click.option("--input-size", metavar="HxW", help="Height and width in pixels, for files that leave them open.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Threads of the runtime.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def bench(
+    files: tuple[str, ...], runtime: str, batch: int, input_size: str | None, threads: int, as_json: bool, debug: bool
+) -> None:
+    """Time ONNX files side by side, interleaved in one process, on random inputs.
+
+    A folder of a run stands for its baseline.onnx and its model.onnx. Ratios are to the first file.
+    """
+    from cli import show
+    from compress.bench import bench as measure
+
+    size = parse_size(input_size) if input_size else None
+    with show.screen(quiet=False, as_json=as_json) as screen:
+        result = measure([Path(f) for f in files], runtime=runtime, batch=batch, input_size=size, threads=threads)
+        screen.bench(result)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`224` or `224x160` (also with a comma) as height and width."""
+    parts = text.replace(",", "x").lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise click.UsageError(f"--input-size takes HxW in pixels, such as 224x224, got '{text}'")
+    return int(parts[0]), int(parts[-1])
+
+
+@cli.command("eval")
+@click.argument("path", metavar="FILE.onnx|DIR")
+@click.option("--data", required=True, metavar="DATA", help="Data set, as for compress run.")
+@click.option("--model", metavar="MODEL", help="For a file without a manifest: a MODEL with the same preprocessing.")
+@click.option("--limit-eval", type=click.IntRange(1), metavar="N", help="Use only N test samples.")
+@click.option("--runtime", default="ort-cpu", show_default=True, metavar="NAME", help="ort-cpu, ort-cuda or openvino.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the runtime (default: all cores).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def evaluate(
+    path: str, data: str, model: str | None, limit_eval: int | None, runtime: str, threads: int | None, as_json: bool, debug: bool
+) -> None:
+    """Accuracy of an ONNX file, or of the model in a run's folder, on a data set."""
+    from cli import show
+    from compress.evaluate import evaluate_file
+
+    with show.screen(quiet=False, as_json=as_json) as screen:
+        result = evaluate_file(Path(path), data, model=model, limit_eval=limit_eval, runtime=runtime, threads=threads)
+        screen.evaluation(result)
+
+
+@cli.group()
+def zoo() -> None:
+    """The models that can be named."""
+
+
+@zoo.command("list")
+def zoo_list() -> None:
+    """All names, with their data and accuracy."""
+    from cli import show
+    from compress.sources.zoo_file import entries
+
+    show.zoo_table(entries())
+
+
+@zoo.command("show")
+@click.argument("name")
+def zoo_show(name: str) -> None:
+    """One entry in full."""
+    import yaml
+
+    from compress.errors import UserError, did_you_mean
+    from compress.sources.zoo_file import entries
+
+    if name not in entries():
+        raise UserError(f"unknown model '{name}'." + did_you_mean(name, list(entries())))
+    click.echo(yaml.safe_dump({name: entries()[name]}, sort_keys=False), nl=False)
+
+
+@cli.group()
+def passes() -> None:
+    """The passes that can be asked for."""
+
+
+@passes.command("list")
+def passes_list() -> None:
+    """All names, with what they do."""
+    from cli import show
+    from compress.passes import find, names
+
+    show.pass_table([find(name) for name in names()])
+
+
+@passes.command("show")
+@click.argument("name")
+def passes_show(name: str) -> None:
+    """Options, defaults and source of one pass."""
+    from cli import show
+    from compress.passes import find
+
+    show.pass_details(find(name))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 what was asked for cannot work, 1 our fault, 130 interrupted."""
+    sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    import logging
+    import warnings
+
+    # Libraries warn of what their own next version changes; nothing of it is the user's to act on.
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    debug = "--debug" in arguments
+    try:
+        return cli.main(arguments, prog_name="compress", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _say(error.format_message(), 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted; what was finished is kept, and --resume with the same options and --out continues it", 130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, is gone
+        sys.stderr.close()
+        return 1
+    except Exception as error:  # the last line of defence: one message, no traceback
+        if debug:
+            raise
+        from compress.errors import CompressError
+
+        if isinstance(error, CompressError):
+            return _say(str(error), error.exit_code)
+        if isinstance(error, OSError) and error.filename is not None:
+            return _say(f"{error.filename}: {error.strerror}", 2)
+        first = (str(error).strip().splitlines() or [""])[0]
+        return _say(f"internal error, please report it: {type(error).__name__}: {first} (--debug shows where)", 1)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    return code

@@ -1,0 +1,15 @@
+"""Compress PyTorch models: prune, quantize, distil, export to ONNX, and measure what was written.
+
+import compress
+from compress.passes.prune_channels import PruneChannels
+
+smaller = compress.apply(PruneChannels(ratio=0.5), model, compress.Task(example_inputs=(x,)))
+"""
+
+from compress.errors import CompressError, ParityError, PassError, UserError
+from compress.pipeline import apply
+from compress.run import Run, load, run
+from compress.task import Task
+
+__version__ = "0.1.0"
+__all__ = ["CompressError", "ParityError", "PassError", "Run", "Task", "UserError", "apply", "load", "run"]

@@ -1,0 +1,72 @@
+"""What flows through a pipeline: the model as it stands, and the rows of the table so far."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import nn
+
+from compress.export import Signature, signature
+from compress.task import Task
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of the table: a stage, what it cost and what its ONNX file does. Written by the pipeline, never by a pass.
+
+    Attributes:
+        seconds: what the pass itself took, without measuring.
+        accuracy: what `Task.evaluate` gives for the stage's ONNX file, a fraction; None without evaluation data.
+        size_bytes: of the stage's ONNX file.
+        latency_ms: `p50`, `p90`, `p99`, `batch`, `runtime`, `threads`, of that file.
+        notes: what a person should know about this stage.
+    """
+
+    name: str
+    options: dict[str, Any]
+    seconds: float
+    accuracy: float | None
+    eval_samples: int | None
+    params: int
+    nonzero_params: int
+    macs: int
+    size_bytes: int
+    latency_ms: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def record_to_dict(record: Record) -> dict[str, Any]:
+    """A record as plain data."""
+    return {**asdict(record), "notes": list(record.notes)}
+
+
+def record_from_dict(values: dict[str, Any]) -> Record:
+    """The reverse of `record_to_dict`."""
+    return Record(**{**values, "notes": tuple(values["notes"])})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model between two passes.
+
+    Attributes:
+        model: a copy that the pass may change at will.
+        task: the same from first pass to last.
+        reference: the untouched original: teacher and yardstick. Not to be changed.
+        signature: names and dynamic axes of the inputs.
+        last_float: the latest model without quantizers; what half precision is made of.
+        history: the stages so far.
+        notes: a pass may append what a person should know (layers it protected, a range it chose).
+    """
+
+    model: nn.Module
+    task: Task
+    reference: nn.Module
+    signature: Signature
+    last_float: nn.Module
+    history: tuple[Record, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, model: nn.Module, task: Task) -> "Artifact":
+        """The artefact before the first pass. Raises UserError where the model cannot run on the example inputs."""
+        return cls(model, task, model, signature(model, task.example_inputs), model)

@@ -1,0 +1,159 @@
+"""A torch model as an ONNX file."""
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from compress.errors import CompressError, UserError
+from compress.files import write_atomically
+from compress.onnx_rewrites import rewrite
+from compress.outputs import tensors
+from compress.quant.ops import onnx_translations
+
+OPSET = 20
+IMAGE_AXES = {0: "batch", 2: "height", 3: "width"}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a model looks from outside, in torch and in its ONNX file.
+
+    Attributes:
+        inputs: names, in the order of `forward`.
+        outputs: names, `logits` for a single tensor.
+        axes: per input, the dynamic axes and their names; the others are fixed to the example's.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    axes: tuple[dict[int, str], ...]
+
+    @property
+    def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
+        """The axes as `torch.export` wants them."""
+        return tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in self.axes)
+
+
+def input_names(model: nn.Module, count: int) -> tuple[str, ...]:
+    """`input` for one; the names of `forward`'s parameters for several."""
+    if count == 1:
+        return ("input",)
+    names = [name for name in inspect.signature(model.forward).parameters if name not in ("args", "kwargs")]
+    return tuple(names[:count]) if len(names) >= count else tuple(f"input_{index}" for index in range(count))
+
+
+def signature(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Signature:
+    """The names and the largest set of dynamic axes with which `model` can be exported.
+
+    Tries batch, height and width, then the batch alone, then none: a layer that flattens a fixed number of pixels leaves
+    only the batch free.
+
+    Raises:
+        UserError: the model's forward fails on the example inputs, or cannot be captured even with fixed shapes.
+    """
+    try:
+        with torch.no_grad():
+            outputs = tensors(model.eval()(*example_inputs))
+    except Exception as error:  # a user's forward can raise anything
+        shapes = ", ".join(str(tuple(x.shape)) for x in example_inputs)
+        raise UserError(f"the model's forward fails on the example inputs of shape {shapes}: {_first_line(error)}") from error
+    names = input_names(model, len(example_inputs))
+    batched = batch_of_two(example_inputs)
+    full = tuple(IMAGE_AXES if x.ndim == 4 else {0: "batch"} for x in batched)
+    choices = [full, tuple({0: "batch"} for _ in batched), tuple({} for _ in batched)]
+    failure: Exception | None = None
+    for axes in dict.fromkeys(tuple(tuple(a.items()) for a in choice) for choice in choices):
+        found = Signature(names, tuple(outputs), tuple(dict(a) for a in axes))
+        try:
+            with torch.no_grad(), quiet():
+                inputs = batched if found.axes[0] else example_inputs
+                torch.export.export(model, inputs, dynamic_shapes=found.dynamic_shapes, strict=False)
+            return found
+        except Exception as error:  # torch.export raises many kinds
+            failure = error
+    assert failure is not None
+    raise UserError(f"{type(model).__name__} cannot be captured by torch.export: {_first_line(failure)}") from failure
+
+
+def batch_of_two(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The inputs with a batch of at least 2, by repetition: `torch.export` bakes a size of 1 into the graph."""
+    return tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
+
+
+def export_onnx(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], path: Path, signature: Signature, *, fp16: bool = False
+) -> None:
+    """Write `model` to `path`, weights included, completely or not at all.
+
+    Raises:
+        CompressError: torch's exporter failed; the text holds its first line.
+    """
+    inputs = batch_of_two(example_inputs) if signature.axes[0] else example_inputs
+    if fp16:
+        model = model.half()
+        inputs = tuple(x.half() if x.is_floating_point() else x for x in inputs)
+    try:
+        with torch.no_grad(), quiet():
+            program = torch.onnx.export(
+                model.eval(),
+                inputs,
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(signature.inputs),
+                output_names=list(signature.outputs),
+                dynamic_shapes=signature.dynamic_shapes,
+                custom_translation_table=onnx_translations(),
+            )
+    except Exception as error:  # the exporter raises many kinds
+        cause = error.__cause__ or error
+        raise CompressError(f"torch.onnx.export failed on {type(model).__name__}: {_first_line(cause)}") from error
+    assert program is not None
+    proto = program.model_proto
+    rewrite(proto)
+    _name_axes(proto, signature)
+    proto.doc_string = ""
+    for node in proto.graph.node:  # stack traces with the paths of this machine
+        del node.metadata_props[:]
+    onnx.checker.check_model(proto)
+    write_atomically(path, proto.SerializeToString())
+
+
+def _name_axes(proto: onnx.ModelProto, signature: Signature) -> None:
+    """Give the dynamic axes our names, wherever the exporter's symbols stand."""
+    renamed: dict[str, str] = {}
+    for value, axes in zip(proto.graph.input, signature.axes, strict=True):
+        for axis, name in axes.items():
+            renamed[value.type.tensor_type.shape.dim[axis].dim_param] = name
+    for value in [*proto.graph.input, *proto.graph.output]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = renamed.get(dim.dim_param, dim.dim_param)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's own lines (progress, missing optional packages, deprecations) off both streams."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

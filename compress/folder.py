@@ -1,0 +1,138 @@
+"""The folder of a run: what is in it, when it is finished, and what a resumed run finds there."""
+
+import contextlib
+import copy
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.artifact import Artifact, record_from_dict, record_to_dict
+from compress.errors import UserError
+from compress.files import write_atomically
+from compress.quant.ptq import quantizers_in
+from compress.store import MANIFEST, WEIGHTS, load_model, save_model
+
+RECIPE, REPORT, MARKDOWN = "recipe.yaml", "report.json", "report.md"
+MODEL, BASELINE, HALF = "model.onnx", "baseline.onnx", "model-fp16.onnx"
+FILES = (MODEL, BASELINE, HALF, MANIFEST, WEIGHTS, RECIPE, REPORT, MARKDOWN)
+STAGES, RECORD = ".stages", "record.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder.
+
+    Args:
+        path: the folder; made on `prepare`.
+    """
+
+    path: Path
+
+    @property
+    def stages(self) -> Path:
+        return self.path / STAGES
+
+    def finished(self) -> bool:
+        """Whether a run ended here: the report is written last."""
+        return (self.path / REPORT).is_file()
+
+    def report(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / REPORT).read_text(encoding="utf8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / REPORT} cannot be read: {error}") from None
+
+    def prepare(self, *, force: bool, resume: bool) -> None:
+        """Make the folder, or clear or keep what is in it.
+
+        Raises:
+            UserError: it holds a run and neither `force` nor `resume` is given, holds other things, or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            present = {entry.name for entry in self.path.iterdir() if not entry.name.endswith(".tmp")}
+            foreign = present - {*FILES, STAGES}
+            if present and not resume:
+                if not force:
+                    raise UserError(
+                        f"{self.path} is not empty; choose another --out, continue it with --resume, or replace it with --force"
+                    )
+                if foreign:
+                    raise UserError(
+                        f"{self.path} holds '{sorted(foreign)[0]}', which no run wrote; --force replaces only the files of a run"
+                    )
+                self.clear()
+            probe = self.path / ".probe.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror or error}") from None
+
+    def clear(self) -> None:
+        """Remove the files of a run; the report first, so that a torn removal does not look finished."""
+        for name in (REPORT, *FILES):
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / name).unlink()
+        shutil.rmtree(self.stages, ignore_errors=True)
+
+    def write_recipe(self, recipe: dict[str, Any]) -> None:
+        """Write the resolved recipe."""
+        write_atomically(self.path / RECIPE, yaml.safe_dump(recipe, sort_keys=False).encode())
+
+    def check_same(self, recipe: dict[str, Any]) -> None:
+        """Refuse to resume with a recipe other than the folder's.
+
+        Raises:
+            UserError: names what differs, and both values.
+        """
+        path = self.path / RECIPE
+        if not path.is_file():
+            return
+        try:
+            here = _flat(yaml.safe_load(path.read_text(encoding="utf8")))
+        except (yaml.YAMLError, AttributeError, TypeError, KeyError):
+            raise UserError(f"{path} is not the recipe of a run any more; start anew with --force") from None
+        wanted = _flat(recipe)
+        for key in [*here, *wanted]:
+            if here.get(key) != wanted.get(key):
+                raise UserError(
+                    f"{self.path} was started with {key} {_shown(here.get(key))}, not {_shown(wanted.get(key))}; "
+                    "resume it with the same options, or start anew with --force"
+                )
+
+    def keep(self, artifact: Artifact, folder: Path, origin: dict[str, Any]) -> None:
+        """Save a finished stage; its record last, since that is what says it is finished."""
+        if len(artifact.history) > 1:  # the baseline is the source itself
+            save_model(folder, artifact.model, artifact.reference, {"origin": origin})
+        record = record_to_dict(artifact.history[-1])
+        write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())
+
+    def restore(self, artifact: Artifact, folder: Path) -> Artifact | None:
+        """The artefact after the stage in `folder`, or None where that stage did not finish."""
+        try:
+            record = record_from_dict(json.loads((folder / RECORD).read_text(encoding="utf8")))
+        except (OSError, ValueError):
+            return None
+        if not artifact.history:
+            return replace(artifact, history=(record,))
+        model = load_model(folder, copy.deepcopy(artifact.reference))
+        last_float = artifact.last_float if quantizers_in(model) else model
+        return replace(artifact, model=model, last_float=last_float, history=(*artifact.history, record))
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A resolved recipe with one key per option, in words that a person used: `seed`, `passes`, `finetune epochs`."""
+    steps = [next(iter(step.items())) for step in recipe["passes"]]
+    flat = {key: value for key, value in recipe.items() if key != "passes"}
+    flat["passes"] = [name for name, _ in steps]
+    for name, options in steps:
+        flat.update({f"{name} {option}": value for option, value in options.items()})
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

@@ -1,0 +1,27 @@
+"""Parameters and multiply-accumulates of a torch model."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that training could change; batch norm's running statistics and quantizers' scales are not among them."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_nonzero(model: nn.Module) -> int:
+    """Parameters that are not exactly zero."""
+    return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
+    """Multiply-accumulates of one forward at batch size 1, in convolutions and matrix products; one multiply-add is one.
+
+    Element-wise operations, normalisation and pooling are not counted, as in the literature's figures.
+    """
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(*(x[:1] for x in example_inputs))
+    return counter.get_total_flops() // 2

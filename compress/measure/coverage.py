@@ -1,0 +1,78 @@
+"""How much of a network ONNX Runtime really computes in integers, counted in the graph that it executes."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from compress.errors import UserError
+from compress.measure.runtimes import session_options
+
+# Operators of the optimized graph, by kind. A kind's integer and float forms together are all there are of it.
+INTEGER_OPERATORS = {
+    "conv": {"QLinearConv", "ConvInteger"},
+    "linear": {"QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"},
+    "add": {"QLinearAdd"},
+}
+FLOAT_OPERATORS = {
+    "conv": {"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv"},
+    "linear": {"Gemm", "FusedGemm", "MatMul", "FusedMatMul"},
+    "add": {"Add"},
+}
+
+NO_KERNEL = "ONNX Runtime has no integer kernel for it as it stands in this graph"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """`counts`: kind -> (in int8, total); `left_in_float`: (layer, reason) for the difference."""
+
+    counts: dict[str, tuple[int, int]]
+    left_in_float: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{done}/{total} {kind}" for kind, (done, total) in self.counts.items() if total) + " in int8"
+
+
+def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None) -> Coverage:
+    """Count convolutions, linear layers and additions in the file that ONNX Runtime's optimizer writes for `path`.
+
+    Args:
+        reasons: for layers known to stay in float, why; the others get a general reason.
+    """
+    graph = optimized_graph(path).graph
+    counts, left = {}, []
+    computed = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
+    for kind in INTEGER_OPERATORS:
+        done = sum(node.op_type in INTEGER_OPERATORS[kind] for node in graph.node)
+        floats = [node for node in graph.node if node.op_type in FLOAT_OPERATORS[kind]]
+        if kind == "add":  # adding a constant is a bias or an embedding, not a residual connection
+            floats = [node for node in floats if all(name in computed for name in node.input)]
+        counts[kind] = (done, done + len(floats))
+        for node in floats:
+            name = layer_name(node)
+            left.append((name, (reasons or {}).get(name) or NO_KERNEL))
+    return Coverage(counts, tuple(left))
+
+
+def layer_name(node: onnx.NodeProto) -> str:
+    """The name a node had before optimization, which appends `_token_N` and the like."""
+    name = node.name or (node.output[0] if node.output else node.op_type)
+    return name.split("_token_")[0].removesuffix("_nchwc").removesuffix("_nhwc")
+
+
+def optimized_graph(path: Path | str) -> onnx.ModelProto:
+    """The graph that ONNX Runtime's CPU provider executes for a file, as the runtime itself writes it down."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = session_options(1)
+        written = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(written)
+        try:
+            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own kinds, which share no public base
+            raise UserError(f"{path} cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from None
+        return onnx.load(str(written))

@@ -1,0 +1,44 @@
+"""What comes out of a model: a tensor, a sequence, a mapping, or a dataclass of the transformers library."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def tensors(output: Any) -> dict[str, Tensor]:
+    """The tensors in a model's output, in order, by name: `logits` for a single tensor, else key or `output_0`, ..."""
+    if isinstance(output, Tensor):
+        return {"logits": output}
+    if isinstance(output, Mapping):
+        found: dict[str, Tensor] = {}
+        for key, value in output.items():
+            if isinstance(value, Tensor):
+                found[str(key)] = value
+            elif value is not None:
+                found.update({f"{key}_{index}": part for index, part in enumerate(tensors(value).values())})
+        return found
+    if isinstance(output, list | tuple):
+        flat = [part for value in output if value is not None for part in tensors(value).values()]
+        return {"logits": flat[0]} if len(flat) == 1 else {f"output_{index}": part for index, part in enumerate(flat)}
+    raise TypeError(f"the model's forward returns a {type(output).__name__}; a tensor, sequence or mapping of tensors is needed")
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The first tensor of a model's output: what is scored, distilled and held against the ONNX file."""
+    return output if isinstance(output, Tensor) else next(iter(tensors(output).values()))
+
+
+def predictor(model: nn.Module) -> Callable[..., np.ndarray]:
+    """`predict(*inputs) -> array` of the first output, in eval mode, without gradients, on the model's device."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    model.eval()
+
+    def predict(*inputs: Tensor | np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            given = [torch.as_tensor(x).to(device) for x in inputs]
+            return first_tensor(model(*given)).float().cpu().numpy()
+
+    return predict

@@ -1,0 +1,80 @@
+"""Training that brings accuracy back, with the untouched original as teacher."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.artifact import Artifact
+from compress.errors import UserError
+from compress.losses import distillation
+from compress.outputs import first_tensor
+from compress.passes.base import check_range
+from compress.training import Loss, autocast_dtype, fit
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Train for a few epochs under a one-cycle schedule, by default towards the original's outputs.
+
+    Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network".
+
+    Args:
+        epochs: passes over the training data, at least 1.
+        lr: peak learning rate, above 0.
+        weight_decay: on weights of convolutions and linear layers, at least 0.
+        distill: whether the original teaches; otherwise plain cross entropy.
+        temperature: softens the teacher's distribution, above 0.
+        alpha: weight of the teacher against the labels, in [0, 1].
+        allow_noop: no error where training changed no number.
+    """
+
+    epochs: int = 4
+    lr: float = 0.05
+    weight_decay: float = 5e-4
+    distill: bool = True
+    temperature: float = 4.0
+    alpha: float = 0.9
+    allow_noop: bool = False
+
+    name: ClassVar[str] = "finetune"
+    stage: ClassVar[str] = "recover"
+    needs: ClassVar[tuple[str, ...]] = ("train",)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UserError(f"{self.name}: epochs must be at least 1, got {self.epochs}")
+        check_range(self.name, "lr", self.lr, 0, float("inf"), open_ends=True)
+        check_range(self.name, "weight_decay", self.weight_decay, 0, 1, open_ends=False)
+        check_range(self.name, "temperature", self.temperature, 0, float("inf"), open_ends=True)
+        check_range(self.name, "alpha", self.alpha, 0, 1, open_ends=False)
+
+    def apply(self, artifact: Artifact) -> nn.Module:
+        model, train = artifact.model, artifact.task.train
+        assert train is not None
+        loss = self._towards(artifact.reference, next(model.parameters()).device) if self.distill else _cross_entropy
+        done = fit(model, train, loss, epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, what=self.name)
+        first, last = done.losses[0], done.losses[-1]
+        artifact.notes.append(
+            f"{done.steps} steps, {done.samples} samples in {done.precision}, mean loss of the first epoch {first:.4f}, "
+            f"of the last {last:.4f}" + (", distilled from the original" if self.distill else "")
+        )
+        return model
+
+    def _towards(self, reference: nn.Module, device: torch.device) -> Loss:
+        teacher = copy.deepcopy(reference).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        dtype = autocast_dtype(device)
+
+        def loss(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+            with torch.no_grad(), torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+                expected = first_tensor(teacher(*inputs)).float()
+            return distillation(logits, expected, target, temperature=self.temperature, alpha=self.alpha)
+
+        return loss
+
+
+def _cross_entropy(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+    return F.cross_entropy(logits, target)

@@ -1,0 +1,79 @@
+"""Static post-training quantization to 8-bit integers, for ONNX Runtime's integer kernels."""
+
+import fnmatch
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from compress.artifact import Artifact
+from compress.errors import PassError, UserError
+from compress.export import batch_of_two
+from compress.measure.environment import saturates
+from compress.quant.ptq import calibrate, prepare
+from compress.store import structure_of
+
+
+@dataclass(frozen=True)
+class Int8:
+    """Weights as int8 with a scale per output channel, activations as uint8 with a scale per tensor.
+
+    Batch norm is folded into the convolutions first. Residual additions and pooling stay in integers.
+
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference"; Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference", section 3.
+
+    Args:
+        exclude: shell patterns of layer names to leave in float.
+        ranges: `mse` clips each activation where the squared error is smallest, `minmax` keeps every value seen.
+        weight_bits: 8; or 7, which processors without VNNI need, because they saturate in between. None decides by the
+            processor at hand.
+        allow_noop: no error where no layer could be quantized.
+    """
+
+    exclude: tuple[str, ...] = ()
+    ranges: Literal["mse", "minmax"] = "mse"
+    weight_bits: Literal[7, 8] | None = None
+    allow_noop: bool = False
+
+    name: ClassVar[str] = "int8"
+    stage: ClassVar[str] = "integers"
+    needs: ClassVar[tuple[str, ...]] = ("calibration",)
+
+    def __post_init__(self) -> None:
+        if self.ranges not in ("mse", "minmax"):
+            raise UserError(f"{self.name}: ranges must be 'mse' or 'minmax', got '{self.ranges}'")
+        if self.weight_bits not in (None, 7, 8):
+            raise UserError(f"{self.name}: weight_bits must be 7, 8 or none, got {self.weight_bits}")
+
+    def apply(self, artifact: Artifact) -> nn.Module:
+        model, signature = artifact.model, artifact.signature
+        assert artifact.task.calibration is not None
+        bits = self.weight_bits or (7 if saturates() else 8)
+        example = artifact.task.example_inputs
+        inputs = batch_of_two(example) if signature.axes[0] else example
+        structure = structure_of(model, artifact.reference)
+        shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        graph_module, placement = prepare(
+            model, inputs, exclude=self.exclude, weight_bits=bits, dynamic_shapes=signature.dynamic_shapes
+        )
+        unknown = [pattern for pattern in self.exclude if not fnmatch.filter(placement.layers, pattern)]
+        if unknown:
+            raise UserError(f"{self.name}: exclude '{unknown[0]}' matches no convolution or linear layer")
+        samples = calibrate(graph_module, artifact.task.calibration(), self.ranges)
+        if samples == 0:
+            raise PassError(f"{self.name}: the calibration data are empty")
+        artifact.notes.append(f"ranges from {samples} calibration samples")
+        if bits == 7:
+            artifact.notes.append("7-bit weights: this processor has no VNNI, and 8-bit products would saturate")
+        # What the store needs to rebuild this graph, beside the numbers in the state dict.
+        graph_module.meta["quantization"] = {
+            "exclude": list(self.exclude),
+            "weight_bits": bits,
+            "inputs": [[list(x.shape), str(x.dtype).removeprefix("torch.")] for x in inputs],
+            "axes": [list(axes) for axes in signature.axes],
+            "float_shapes": shapes,
+            "structure": structure,
+        }
+        graph_module.meta["left_in_float"] = placement.left_in_float
+        return graph_module

@@ -1,0 +1,265 @@
+"""The loop: check everything first, then for each pass fork, apply, verify, measure, commit."""
+
+import copy
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.artifact import Artifact, Record
+from compress.errors import CompressError, PassError, UserError
+from compress.export import export_onnx
+from compress.measure import count_macs, count_nonzero, count_parameters, open_onnx, time_one
+from compress.measure.environment import available_cores
+from compress.measure.latency import Latency
+from compress.outputs import tensors
+from compress.passes.base import ORDER, Pass
+from compress.quant.ptq import quantizers_in
+from compress.task import Predict, Task
+
+HOW_TO_GIVE = {
+    "calibration": "give Task(calibration=...), or --data with a data set",
+    "train": "give Task(train=...), or --data with training images; or leave recovery out with --no-finetune",
+    "evaluate": "give Task(evaluate=...), or --data with a data set",
+    "validate": "give Task(validate=...), or --data with training images",
+}
+
+
+def check(passes: Sequence[Pass], task: Task) -> None:
+    """Say, before anything runs, what cannot work: no pass, an illegal order, something the task lacks.
+
+    Raises:
+        UserError: names the pass, and what would be right.
+    """
+    check_choice(passes)
+    for pass_ in passes:
+        for need in pass_.needs:
+            if getattr(task, need) is None:
+                raise UserError(f"{pass_.name} needs {need} data, and the task has none; {HOW_TO_GIVE[need]}")
+
+
+def check_choice(passes: Sequence[Pass]) -> None:
+    """The part of `check` that needs no task, so that a typing mistake is told before a model is loaded."""
+    if not passes:
+        raise UserError("no pass was asked for; say what to do, for example --prune 0.5 --int8")
+    for pass_ in passes:
+        if not isinstance(pass_, Pass):
+            raise UserError(f"{pass_!r} is not a pass: it needs name, stage, needs and apply(artifact)")
+        if pass_.stage not in ORDER:
+            raise UserError(f"{pass_.name}: stage '{pass_.stage}' is unknown; it is one of {', '.join(ORDER)}")
+    for before, after in pairwise(passes):
+        if not _may_follow(after.stage, before.stage):
+            raise UserError(f"{after.name} cannot come after {before.name}; the order is {', then '.join(ORDER)}")
+
+
+def _may_follow(stage: str, before: str) -> bool:
+    """Structure and recovery may alternate until something is fixed: zeros, clusters or integers."""
+    alternating = {"structure", "recover"}
+    if stage in alternating and before in alternating:
+        return True
+    return ORDER.index(stage) >= ORDER.index(before) and not (stage == before == "integers")
+
+
+def options_of(pass_: Pass) -> dict[str, Any]:
+    """A pass's options as plain data, every default written out."""
+    if not is_dataclass(pass_):
+        return {}
+    values = {field.name: getattr(pass_, field.name) for field in fields(pass_)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, numpy and random: a pass starts from the same numbers whether or not the run was interrupted."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - users' own loaders draw from the global generator
+    random.seed(seed)
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Measures a stage: writes its ONNX file, and runs that.
+
+    Args:
+        threads: of the runtime while it is timed; accuracy is computed with all cores.
+        limits: of the timing loop, see `time_interleaved`; a test shortens it.
+    """
+
+    threads: int
+    limits: dict[str, float]
+
+    def measure(self, name: str, artifact: Artifact, path: Path, options: dict[str, Any], seconds: float) -> Record:
+        """Export `artifact.model` to `path` and fill in a row of the table."""
+        example, model = artifact.task.example_inputs, artifact.model
+        export_onnx(model, example, path, artifact.signature)
+        session = open_onnx(path, threads=self.threads)
+        single = [x[:1].numpy() for x in example]
+        times = Latency(time_one(lambda: session.run(*single), **self.limits), 1, session.runtime, self.threads)
+        accuracy, samples = evaluated(artifact.task, open_onnx(path, threads=available_cores()).predict)
+        return Record(
+            name=name,
+            options=options,
+            seconds=round(seconds, 3),
+            accuracy=accuracy,
+            eval_samples=samples,
+            params=count_parameters(model),
+            nonzero_params=count_nonzero(model),
+            macs=count_macs(model, example),
+            size_bytes=path.stat().st_size,
+            latency_ms=latency_row(times),
+            notes=tuple(artifact.notes),
+        )
+
+
+def latency_row(times: Latency) -> dict[str, Any]:
+    """The form in which a report holds a latency."""
+    percentiles = {f"p{percent}": round(times.percentile(percent), 4) for percent in (50, 90, 99)}
+    return {**percentiles, "batch": times.batch, "runtime": times.runtime, "threads": times.threads}
+
+
+def evaluated(task: Task, predict: Predict) -> tuple[float | None, int | None]:
+    """The task's score of a prediction function, and how many samples it sent; None, None without evaluation data."""
+    if task.evaluate is None:
+        return None, None
+    samples = 0
+
+    def counting(*inputs: Tensor | np.ndarray) -> np.ndarray:
+        nonlocal samples
+        samples += len(inputs[0])
+        return predict(*inputs)
+
+    score = float(task.evaluate(counting))
+    if not math.isfinite(score):
+        raise CompressError(f"Task.evaluate gave {score}; a finite number is needed")
+    return score, samples
+
+
+def apply(pass_: Pass, model: nn.Module, task: Task, *, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
+    """One pass on a plain module, transactionally: `model` itself is never changed, and a broken result is never returned.
+
+    Raises:
+        UserError: the task lacks what the pass needs.
+        PassError: the result fails a post-condition.
+    """
+    check([pass_], task)
+    return _transformed(pass_, Artifact.start(model, task), seed, torch.device(device)).model
+
+
+def _transformed(pass_: Pass, artifact: Artifact, seed: int, device: torch.device) -> Artifact:
+    """The artefact after a pass, verified, on the CPU; the given one is untouched."""
+    seed_everything(seed)
+    fork = replace(artifact, model=copy.deepcopy(artifact.model).to(device), notes=[])
+    model = pass_.apply(fork)
+    if not isinstance(model, nn.Module):
+        raise PassError(f"{pass_.name} returned a {type(model).__name__}, not a module; the model from before stands")
+    # One layout whether the model comes from memory or from disk: the layout decides the order of float sums.
+    model = model.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    verify(pass_, artifact, model)
+    return replace(fork, model=model, last_float=artifact.last_float if quantizers_in(model) else model)
+
+
+def verify(pass_: Pass, before: Artifact, model: nn.Module) -> None:
+    """The post-conditions of a pass: the forward runs, outputs keep names and shapes, all is finite, something changed.
+
+    Raises:
+        PassError: names the pass and what failed; the caller still holds the model from before.
+    """
+    stands = "the model from before stands"
+    example = before.task.example_inputs
+    with torch.no_grad():
+        wanted = {name: tuple(x.shape) for name, x in tensors(before.model.eval()(*example)).items()}
+        with _entered(model) as path:
+            try:
+                outputs = tensors(model(*example))
+            except Exception as error:  # a broken model can raise anything
+                first = str(error).strip().splitlines() or [type(error).__name__]
+                hint = f"; leave it alone with --pass '{pass_.name}:exclude=NAME'" if hasattr(pass_, "exclude") else ""
+                raise PassError(f"{pass_.name} broke the forward at '{path[-1]}' ({first[0]}); {stands}{hint}") from error
+    found = {name: tuple(x.shape) for name, x in outputs.items()}
+    if found != wanted:
+        raise PassError(f"{pass_.name} changed the model's outputs from {wanted} to {found}; {stands}")
+    for name, x in outputs.items():
+        if x.is_floating_point() and not torch.isfinite(x).all():
+            raise PassError(f"{pass_.name} left NaN or infinity in the output '{name}'; {stands}")
+    if not getattr(pass_, "allow_noop", False) and not differs(before.model, model):
+        raise PassError(f"{pass_.name} changed nothing; {stands} (its option allow_noop accepts that)")
+
+
+@contextmanager
+def _entered(model: nn.Module) -> Iterator[list[str]]:
+    """The path of the module whose forward was entered last, as the only item of a list."""
+    path = [""]
+
+    def watch(name: str) -> Callable[..., None]:
+        return lambda *_: path.__setitem__(0, name)
+
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in model.named_modules()]
+    try:
+        yield path
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def differs(before: nn.Module, after: nn.Module) -> bool:
+    """Whether any name, shape or number of the state differs."""
+    old, new = before.state_dict(), after.state_dict()
+    return old.keys() != new.keys() or any(x.shape != new[name].shape or not torch.equal(x, new[name]) for name, x in old.items())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a pipeline is run.
+
+    Args:
+        folder: where the stages' files go; one sub-folder each.
+        seed: each pass is seeded with `seed` plus its position, so that a resumed run continues as it would have.
+        device: where passes work; measuring is done by `meter`.
+        on_stage: called with each row as soon as it is there.
+        keep: called with the artefact and its folder once a stage is done, to save what resuming needs.
+        restore: gives the artefact of a finished stage's folder, or None where the stage is not finished.
+    """
+
+    folder: Path
+    meter: Meter
+    seed: int
+    device: torch.device
+    on_stage: Callable[[Record], None]
+    keep: Callable[[Artifact, Path], None]
+    restore: Callable[[Artifact, Path], Artifact | None]
+
+
+def run_pipeline(artifact: Artifact, passes: Sequence[Pass], plan: Plan) -> Artifact:
+    """The artefact after all passes, with one record per stage, the first of them `baseline`.
+
+    Raises:
+        UserError: before anything runs, if the passes cannot work on this task.
+        PassError: a pass failed; the stages before it are kept in the folder.
+    """
+    check(passes, artifact.task)
+    for position, pass_ in enumerate([None, *passes]):
+        name = "baseline" if pass_ is None else pass_.name
+        folder = plan.folder / f"{position:02d}-{name}"
+        restored = plan.restore(artifact, folder)
+        if restored is not None:
+            artifact = restored
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = time.perf_counter()
+        if pass_ is not None:
+            artifact = _transformed(pass_, artifact, plan.seed + position, plan.device)
+        seconds = time.perf_counter() - begun
+        options = {} if pass_ is None else options_of(pass_)
+        record = plan.meter.measure(name, artifact, folder / "model.onnx", options, seconds)
+        artifact = replace(artifact, history=(*artifact.history, record))
+        plan.keep(artifact, folder)
+        plan.on_stage(record)
+    return artifact

@@ -1,0 +1,43 @@
+"""Progress of long loops, without the loop knowing who watches.
+
+Passes and measurements call `track`; whoever wants to draw a bar installs a sink with `watch`. Without one, `track` is
+plain iteration: the library prints nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+# A sink is told what runs, how far it is, how far it goes (None: unknown), and a short note such as the current loss.
+Sink = Callable[[str, int, int | None, str], None]
+
+_sink: ContextVar[Sink | None] = ContextVar("progress", default=None)
+
+
+@contextmanager
+def watch(sink: Sink) -> Iterator[None]:
+    """Send all progress made inside the `with` block to `sink`."""
+    token = _sink.set(sink)
+    try:
+        yield
+    finally:
+        _sink.reset(token)
+
+
+def report(what: str, done: int, total: int | None = None, note: str = "") -> None:
+    """Say how far `what` is; free when nobody watches."""
+    sink = _sink.get()
+    if sink is not None:
+        sink(what, done, total, note)
+
+
+def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+    """Iterate over `items`, reporting each as it is finished; `total` defaults to `len(items)` where that exists."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)  # type: ignore[arg-type]
+    for done, item in enumerate(items):
+        report(what, done, total)
+        yield item

@@ -1,0 +1,1 @@
+"""Which weights matter, and taking the others away."""

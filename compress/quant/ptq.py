@@ -1,0 +1,104 @@
+"""Static post-training quantization of a captured graph: observe, choose ranges, replace observers by quantizers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
+from compress.quant.graph import attribute, capture, fold_batch_norm, layer_of
+from compress.quant.observers import HistogramObserver
+from compress.quant.placement import Placement, by_globs, place
+
+QUANTIZERS = "quantizers"
+
+
+def prepare(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    exclude: tuple[str, ...] = (),
+    weight_bits: int = 8,
+    dynamic_shapes: Any = None,
+) -> tuple[fx.GraphModule, Placement]:
+    """`model` as a graph with batch norm folded and quantizers placed; their ranges are not set yet.
+
+    The same model and options always give the same module names, so that a saved state fits. `model` is not changed.
+    """
+    graph_module = capture(model, example_inputs, dynamic_shapes)
+    fold_batch_norm(graph_module)
+    placement = place(graph_module, by_globs(exclude))
+    graph_module.add_submodule(QUANTIZERS, nn.Module())
+    names: dict[fx.Node, str] = {}
+    for node, source in placement.source.items():
+        if source not in names:
+            names[source] = _add(graph_module, source.name, ActivationQuantizer())
+        _insert(graph_module, node, names[source])
+    done: set[fx.Node] = set()
+    for node in placement.weights:
+        weight_node = node.args[1]
+        assert isinstance(weight_node, fx.Node)
+        weight = attribute(graph_module, weight_node)
+        assert weight is not None
+        if weight_node in done:
+            continue
+        done.add(weight_node)
+        quantizer = WeightQuantizer(len(weight), weight_bits)
+        quantizer.set_from(weight)
+        _insert(graph_module, weight_node, _add(graph_module, weight_node.name, quantizer))
+    graph_module.graph.lint()
+    graph_module.recompile()
+    return graph_module, placement
+
+
+def _add(graph_module: fx.GraphModule, name: str, quantizer: nn.Module) -> str:
+    path = f"{QUANTIZERS}.{name}"
+    assert graph_module.add_submodule(path, quantizer)
+    return path
+
+
+def _insert(graph_module: fx.GraphModule, node: fx.Node, quantizer: str) -> None:
+    """Put a quantizer between a node and all its readers."""
+    with graph_module.graph.inserting_after(node):
+        inserted = graph_module.graph.call_module(quantizer, (node,))
+    inserted.meta = {key: value for key, value in node.meta.items() if key in ("val", "nn_module_stack")}
+    for user in list(node.users):
+        if user is not inserted:
+            user.replace_input_with(node, inserted)
+
+
+@torch.no_grad()
+def calibrate(graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]], ranges: str) -> int:
+    """Set the range of every activation quantizer, in place, from the values that `batches` of inputs cause.
+
+    Args:
+        ranges: `minmax` covers every value seen; `mse` the range with the smallest squared error.
+
+    Gives the number of samples seen.
+    """
+    quantizers: dict[str, ActivationQuantizer] = {}
+    observers: dict[str, HistogramObserver] = {}
+    layers = {str(node.target): layer_of(node.args[0]) for node in graph_module.graph.nodes if node.op == "call_module"}
+    for path, module in list(graph_module.named_modules()):
+        if isinstance(module, ActivationQuantizer):
+            quantizers[path] = module
+            observers[path] = HistogramObserver(layers[path])
+            graph_module.set_submodule(path, observers[path])
+    samples = 0
+    try:
+        for batch in batches:
+            graph_module(*batch)
+            samples += len(batch[0])
+    finally:
+        for path, quantizer in quantizers.items():
+            graph_module.set_submodule(path, quantizer)
+    for path, quantizer in quantizers.items():
+        observer = observers[path]
+        quantizer.set_range(*(observer.mse() if ranges == "mse" else observer.minmax()))
+    return samples
+
+
+def quantizers_in(model: nn.Module) -> list[str]:
+    """Paths of the quantizers of a model; empty for a float model."""
+    return [path for path, module in model.named_modules() if isinstance(module, ActivationQuantizer | WeightQuantizer)]

@@ -1,0 +1,236 @@
+"""A recipe: model, data and passes as plain data, from a YAML file or from flags; both end in the same texts and objects."""
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.errors import UserError, did_you_mean
+from compress.passes import find
+from compress.passes.base import Pass
+from compress.pipeline import options_of
+
+# One step: the pass's name and the options that were given for it.
+Step = tuple[str, dict[str, Any]]
+
+KEYS: dict[str, type] = {
+    "model": str,
+    "weights": str,
+    "data": str,
+    "seed": int,
+    "limit_train": int,
+    "limit_eval": int,
+    "fp16": bool,
+    "passes": list,
+}
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a mapping"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run does. `passes` holds (name, options) in order.
+
+    Args:
+        limit_train, limit_eval: use only the first so many training and test samples; None is all.
+        fp16: also write and check a half-precision file.
+        implied: passes that flags brought along; left out, and said so, where the task lacks what they need.
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    seed: int = 0
+    limit_train: int | None = None
+    limit_eval: int | None = None
+    fp16: bool = False
+    passes: tuple[Step, ...] = ()
+    implied: tuple[str, ...] = ()
+
+    def make_passes(self) -> list[Pass]:
+        """The passes themselves."""
+        return [make_pass(name, options) for name, options in self.passes]
+
+    def with_defaults(self, defaults: Mapping[str, Mapping[str, Any]]) -> "Recipe":
+        """The recipe with a model's own defaults for options that were not given."""
+        return replace(self, passes=tuple((name, {**defaults.get(name, {}), **options}) for name, options in self.passes))
+
+
+def resolved(recipe: Recipe, passes: Sequence[Pass]) -> dict[str, Any]:
+    """The recipe as plain data with every option of `passes` written out; dumped as YAML, `read` understands it."""
+    values = {key: getattr(recipe, key) for key in KEYS if key != "passes"}
+    return {**values, "passes": [{pass_.name: options_of(pass_)} for pass_ in passes]}
+
+
+def make_pass(name: str, options: Mapping[str, Any], where: str = "") -> Pass:
+    """The pass with these options; texts, as flags give them, are converted to an option's type.
+
+    Args:
+        where: file and line for messages, such as `recipe.yaml, line 4: `.
+
+    Raises:
+        UserError: unknown pass or option, wrong type, or a value that the pass refuses.
+    """
+    try:
+        kind = find(name)
+    except UserError as error:
+        raise UserError(where + str(error)) from None
+    known = {f.name: f for f in fields(kind) if f.init}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for option, value in options.items():
+        if option not in known:
+            raise UserError(f"{where}{name} has no option '{option}'." + did_you_mean(option, list(known)))
+        values[option] = convert(value, hints[option], f"{where}{name}: {option}")
+    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in values]
+    if missing:
+        raise UserError(f"{where}{name} needs the option '{missing[0]}'")
+    try:
+        return kind(**values)
+    except UserError as error:
+        raise UserError(where + str(error)) from None
+
+
+def convert(value: Any, hint: Any, what: str) -> Any:
+    """`value` as the type that an option is annotated with: bool, int, float, str, Literal, tuple[str, ...], or any | None.
+
+    Raises:
+        UserError: "`what` must be ..., got ...".
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return convert(value, next(part for part in arguments if part is not type(None)), what)
+    if origin is typing.Literal:
+        for choice in arguments:
+            if value == choice or str(value) == str(choice):
+                return choice
+        raise UserError(f"{what} must be one of {', '.join(map(str, arguments))}, got {value!r}")
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise UserError(f"{what} must be a list of texts, got {value!r}")
+        return tuple(items)
+    try:
+        return _SCALARS[hint](value)
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{what} must be {KINDS.get(hint, hint)}, got {value!r}") from None
+
+
+def _bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}[str(value).lower()]
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError
+    return int(value)
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return float(value)
+
+
+def _str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+_SCALARS: dict[Any, Any] = {bool: _bool, int: _int, float: _float, str: _str}
+
+
+def read(path: Path | str) -> Recipe:
+    """The recipe in a YAML file.
+
+    Raises:
+        UserError: not readable, not YAML, an unknown key or a wrong type; names the file and the line.
+    """
+    path = Path(path)
+    try:
+        node = yaml.compose(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise UserError(f"the recipe {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path}: a recipe is a mapping with the keys {', '.join(KEYS)}")
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key, value = _plain(key_node), _plain(value_node)
+        where = f"{path}, line {key_node.start_mark.line + 1}: "
+        if key not in KEYS:
+            raise UserError(f"{where}unknown key '{key}'." + did_you_mean(str(key), list(KEYS)))
+        if key in values:
+            raise UserError(f"{where}'{key}' is there twice")
+        if key == "passes":
+            values[key] = _steps(value_node, path)
+        elif value is not None:
+            if type(value) is not KEYS[key]:
+                raise UserError(f"{where}{key} must be {KINDS[KEYS[key]]}, got {value!r}")
+            values[key] = value
+    return Recipe(**values)
+
+
+def _steps(node: yaml.Node, path: Path) -> tuple[Step, ...]:
+    shape = "passes must be a list of '- NAME: {option: value}'"
+    if not isinstance(node, yaml.SequenceNode):
+        raise UserError(f"{path}, line {node.start_mark.line + 1}: {shape}")
+    steps: list[Step] = []
+    for item in node.value:
+        where = f"{path}, line {item.start_mark.line + 1}: "
+        value = _plain(item)
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            raise UserError(where + shape)
+        name, options = next(iter(value.items()))
+        options = {} if options is None else options
+        if not isinstance(options, dict):
+            raise UserError(f"{where}the options of {name} must be a mapping, got {options!r}")
+        lines = _option_lines(item)
+        for option, given in options.items():  # each alone first, so that the message has the option's own line
+            make_pass_option(name, option, given, f"{path}, line {lines.get(option, item.start_mark.line) + 1}: ")
+        make_pass(name, options, where)
+        steps.append((name, options))
+    return tuple(steps)
+
+
+def make_pass_option(name: str, option: str, value: Any, where: str) -> None:
+    """Check one option of a pass by itself; raises as `make_pass` does."""
+    required = {f.name for f in fields(find_at(name, where)) if f.default is MISSING and f.default_factory is MISSING}
+    if not required - {option}:
+        make_pass(name, {option: value}, where)
+
+
+def find_at(name: str, where: str) -> type[Any]:
+    """`find` with a place in front of its message."""
+    try:
+        return find(name)
+    except UserError as error:
+        raise UserError(where + str(error)) from None
+
+
+def _option_lines(item: yaml.Node) -> dict[str, int]:
+    """Line, from 0, of each option of a step."""
+    if not isinstance(item, yaml.MappingNode) or not isinstance(item.value[0][1], yaml.MappingNode):
+        return {}
+    return {str(key.value): key.start_mark.line for key, _ in item.value[0][1].value}
+
+
+def _plain(node: yaml.Node) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()

@@ -1,0 +1,71 @@
+"""The words and columns that terminal, Markdown and HTML share."""
+
+from typing import Any
+
+COLUMNS = ("stage", "accuracy %", "ms p50", "p90", "size MB", "params M", "MMACs", "seconds")
+
+
+def row(stage: dict[str, Any]) -> tuple[str, ...]:
+    """A stage as one text per column of `COLUMNS`; MB are 10^6 bytes."""
+    accuracy = "-" if stage["accuracy"] is None else f"{100 * stage['accuracy']:.2f}"
+    latency = stage["latency_ms"]
+    return (
+        stage["name"],
+        accuracy,
+        f"{latency['p50']:.3f}",
+        f"{latency['p90']:.3f}",
+        f"{stage['size_bytes'] / 1e6:.2f}",
+        f"{stage['params'] / 1e6:.3f}",
+        f"{stage['macs'] / 1e6:.1f}",
+        f"{stage['seconds']:.1f}",
+    )
+
+
+def headline(report: dict[str, Any]) -> tuple[str, str]:
+    """What the run gained, and what it lost, each in one line."""
+    summary, parity, files = report["summary"], report["parity"], report["benchmarks"]
+    same_file = [entry for entry in files[1:] if entry["file"] == files[1]["file"]]
+    speeds = [_speed(entry) for entry in same_file if entry["latency_ms"]["runtime"] == "ort-cpu"]
+    size = summary["size_ratio"]
+    gained = f"gained: {'; '.join(speeds)}; " + (f"{size:.1f}x smaller" if size >= 1 else f"{1 / size:.2f}x LARGER")
+    coverage = coverage_text(report["integer_coverage"])
+    if coverage:
+        gained += f", {coverage}"
+    agreement = f"torch and ONNX agree on {100 * parity['top1_agreement']:.2f} % of {parity['samples']} samples"
+    return gained, f"lost: {_loss(report)}; {agreement}"
+
+
+def _speed(entry: dict[str, Any]) -> str:
+    """How much faster one measured file is than the baseline beside it, with the interval, runtime and threads."""
+    speed, (low, high), latency = entry["speedup"], entry["speedup_interval"], entry["latency_ms"]
+    if speed < 1:
+        speed, low, high, word = 1 / speed, 1 / high, 1 / low, "SLOWER"
+    else:
+        word = "faster"
+    threads = f"{latency['threads']} thread" + ("s" if latency["threads"] != 1 else "")
+    return f"{speed:.2f}x {word} ({low:.2f} to {high:.2f}; {latency['runtime']}, batch {latency['batch']}, {threads})"
+
+
+def _loss(report: dict[str, Any]) -> str:
+    drop, stages = report["summary"]["accuracy_drop"], report["stages"]
+    if drop is None:
+        return "not measured, since there are no evaluation data"
+    before, after = stages[0]["accuracy"], stages[-1]["accuracy"]
+    points = f"{100 * drop:.2f} points of accuracy" if drop >= 0 else f"nothing, accuracy rose by {-100 * drop:.2f} points"
+    return f"{points} ({100 * before:.2f} % to {100 * after:.2f} % on {stages[-1]['eval_samples']} samples)"
+
+
+def coverage_text(coverage: dict[str, Any]) -> str:
+    """`20/20 conv, 1/1 linear, 8/8 add in int8`; empty where nothing is."""
+    kinds = {kind: counts for kind, counts in coverage.items() if kind != "left_in_float" and counts[1]}
+    if not any(done for done, _ in kinds.values()):
+        return ""
+    return ", ".join(f"{done}/{total} {kind}" for kind, (done, total) in kinds.items()) + " in int8"
+
+
+def float_layers(report: dict[str, Any]) -> list[str]:
+    """A line for each layer that the int8 pass left in float, with the reason; none for a run without int8."""
+    coverage = report["integer_coverage"]
+    if not coverage_text(coverage):
+        return []
+    return [f"{layer['name']} stays in float: {layer['reason']}" for layer in coverage["left_in_float"]]

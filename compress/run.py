@@ -1,0 +1,272 @@
+"""A whole run: model and task through the passes, then export, checks, measurements, and the folder that keeps it all."""
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress import zoo
+from compress.artifact import Artifact, Record
+from compress.errors import UserError
+from compress.export import export_onnx
+from compress.files import write_atomically
+from compress.folder import BASELINE, HALF, MARKDOWN, MODEL, REPORT, RunFolder
+from compress.measure import describe_environment, integer_coverage, open_onnx, open_torch, peak_memory_bytes, time_interleaved
+from compress.measure.environment import available_cores
+from compress.measure.latency import Latency, ratio_with_interval
+from compress.parity import check_parity
+from compress.passes.base import Pass
+from compress.pipeline import Meter, Plan, check, check_choice, latency_row, run_pipeline
+from compress.quant.ptq import quantizers_in
+from compress.recipe import Recipe, resolved
+from compress.report import build_report, to_markdown
+from compress.report.json_text import dumps
+from compress.sources.source import Source
+from compress.store import load_model, read_manifest, save_model
+from compress.task import Task
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run gives back.
+
+    Attributes:
+        model: the compressed torch model, in eval mode, on the CPU.
+        report: what `report.json` holds; see `compress/report/schema.json`.
+        folder: where the files are; None if no folder was asked for.
+    """
+
+    model: nn.Module
+    report: dict[str, Any]
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides where and how, but not what, a run computes.
+
+    Args:
+        out: the run's folder; None keeps nothing on disk.
+        device: `auto`, `cpu` or `cuda`: where passes train. Measuring always includes ONNX Runtime on the CPU.
+        threads: of the runtime while it is timed: 1, since a core is what a deployment pays for. Training and evaluation
+            take all cores that this process may use, and the report has a row with all cores too.
+        force: replace a run that is in `out`.
+        resume: continue the run in `out` behind its last finished pass.
+        on_stage: called with each row of the table as soon as it is measured.
+        on_note: called with anything else that a person should know at once.
+        timing: limits of the timing loop, see `time_interleaved`.
+    """
+
+    out: Path | None = None
+    device: str = "auto"
+    threads: int = 1
+    force: bool = False
+    resume: bool = False
+    on_stage: Callable[[Record], None] = lambda record: None
+    on_note: Callable[[str], None] = lambda note: None
+    timing: dict[str, float] | None = None
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UserError: another name, or a GPU that is not there.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, got '{name}'")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but torch sees no GPU here; use cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def run(model: nn.Module, task: Task, passes: Sequence[Pass], *, seed: int = 0, fp16: bool = False, **options: Any) -> Run:
+    """Compress your own module: the passes in order, then ONNX, parity, latency and a report.
+
+    Args:
+        model: is not changed.
+        passes: objects with the members of `compress.passes.Pass`.
+        fp16: also write and check a half-precision file.
+        options: fields of `Options`: out, device, threads, force, resume, on_stage.
+
+    Raises:
+        UserError: before anything runs, if something asked for cannot work.
+        PassError: a pass failed its post-conditions.
+        ParityError: the ONNX file does not answer as the torch model does.
+    """
+    if options.get("out") is not None:
+        options["out"] = Path(options["out"])
+    recipe = Recipe(model=type(model).__name__, seed=seed, fp16=fp16)
+    source = Source(model=model, origin={"kind": "module", "type": type(model).__qualname__})
+    return _execute(source, task, passes, recipe, Options(**options))
+
+
+def run_recipe(recipe: Recipe, options: Options) -> Run:
+    """A run from plain data, as the command line does it: the model and the data are looked up by name."""
+    if recipe.model is None:
+        raise UserError("no model was given; name one, for example resnet18 (compress zoo list shows more)")
+    choose_device(options.device)
+    check_choice(recipe.make_passes())
+    source = zoo.load(recipe.model, recipe.weights)
+    task = zoo.load_task(source, recipe.data, recipe.limit_train, recipe.limit_eval)
+    passes = []
+    for pass_ in recipe.with_defaults(source.defaults).make_passes():
+        lacking = [need for need in pass_.needs if getattr(task, need) is None]
+        if lacking and pass_.name in recipe.implied:
+            options.on_note(f"{pass_.name} left out: the task has no {lacking[0]} data")
+        else:
+            passes.append(pass_)
+    return _execute(source, task, passes, replace(recipe, data=recipe.data or source.data), options)
+
+
+def _execute(source: Source, task: Task, passes: Sequence[Pass], recipe: Recipe, options: Options) -> Run:
+    device = choose_device(options.device)
+    torch.set_num_threads(available_cores())
+    check(passes, task)
+    plain = resolved(recipe, passes)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder(options.out or Path(scratch))
+        if options.resume:
+            folder.check_same(plain)
+        if options.resume and folder.finished():
+            return Run(load_model(folder.path, copy.deepcopy(source.model)), folder.report(), options.out)
+        artifact = Artifact.start(source.model.cpu().eval(), task)
+        folder.prepare(force=options.force, resume=options.resume)
+        folder.write_recipe(plain)
+        plan = Plan(
+            folder=folder.stages,
+            meter=Meter(options.threads, options.timing or {}),
+            seed=recipe.seed,
+            device=device,
+            on_stage=options.on_stage,
+            keep=lambda kept, stage: folder.keep(kept, stage, source.origin),
+            restore=folder.restore,
+        )
+        artifact = run_pipeline(artifact, passes, plan)
+        report = _finish(artifact, folder, source, recipe, options)
+        return Run(artifact.model, report, options.out)
+
+
+def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recipe, options: Options) -> dict[str, Any]:
+    """Check and measure the last file against the first, and write everything that the folder keeps; the report last."""
+    stages = sorted(path for path in folder.stages.iterdir() if path.is_dir())
+    files = {BASELINE: stages[0] / "model.onnx", MODEL: stages[-1] / "model.onnx"}
+    model, task = artifact.model, artifact.task
+    kind = "int8" if quantizers_in(model) else "fp32"
+    parity = check_parity(model, open_onnx(files[MODEL]).predict, task, kind, MODEL)
+    reasons = model.meta.get("left_in_float", {}) if isinstance(model, torch.fx.GraphModule) else {}
+    coverage = integer_coverage(files[MODEL], reasons)
+    half = _half_precision(artifact, folder) if recipe.fp16 else None
+    for name, path in files.items():
+        write_atomically(folder.path / name, path.read_bytes())
+    rows = _side_by_side(artifact, folder, half is not None, options)
+    report = build_report(
+        model=recipe.model or type(model).__name__,
+        data=recipe.data,
+        seed=recipe.seed,
+        input_shape=[[1, *x.shape[1:]] for x in task.example_inputs],
+        environment=describe_environment(options.threads),
+        stages=artifact.history,
+        parity=parity,
+        coverage=coverage,
+        benchmarks=rows,
+        fp16=half,
+    )
+    facts = {
+        "origin": source.origin,
+        "model": recipe.model,
+        "preprocess": source.preprocess.to_dict() if source.preprocess else None,
+        "labels": list(source.labels),
+        "inputs": list(artifact.signature.inputs),
+        "input_shape": report["input_shape"],
+    }
+    save_model(folder.path, model, artifact.reference, facts)
+    write_atomically(folder.path / MARKDOWN, to_markdown(report).encode())
+    write_atomically(folder.path / REPORT, dumps(report).encode())
+    shutil.rmtree(folder.stages, ignore_errors=True)
+    return report
+
+
+def _half_precision(artifact: Artifact, folder: RunFolder) -> dict[str, Any]:
+    """Write and check the last float model in half precision: what a GPU is compared by."""
+    path = folder.path / HALF
+    export_onnx(copy.deepcopy(artifact.last_float), artifact.task.example_inputs, path, artifact.signature, fp16=True)
+    parity = check_parity(artifact.last_float, open_onnx(path).predict, artifact.task, "fp16", HALF)
+    return {"file": HALF, "size_bytes": path.stat().st_size, "parity": asdict(parity)}
+
+
+def _side_by_side(artifact: Artifact, folder: RunFolder, half: bool, options: Options) -> list[dict[str, Any]]:
+    """Baseline and compressed file, timed interleaved in every runtime that is here; the first two rows are the headline's."""
+    single = [x[:1].numpy() for x in artifact.task.example_inputs]
+    rows: list[dict[str, Any]] = []
+    for runtime, threads in usable_runtimes(options.threads):
+        if runtime.startswith("torch"):
+            models = {BASELINE: copy.deepcopy(artifact.reference), MODEL: copy.deepcopy(artifact.last_float)}
+            example = artifact.task.example_inputs
+            sessions = {f"{name} (torch)": open_torch(m, example, runtime, threads) for name, m in models.items()}
+        else:
+            names = [BASELINE, MODEL] + ([HALF] if half and runtime == "ort-cuda" else [])
+            sessions = {name: open_onnx(folder.path / name, runtime, threads) for name in names}
+        calls = {name: _call(session, single) for name, session in sessions.items()}
+        times = time_interleaved(calls, **(options.timing or {}))  # type: ignore[arg-type]
+        first = next(iter(times.values()))
+        for name, samples in times.items():
+            file = folder.path / name
+            memory = peak_memory_bytes(file, [x.shape for x in single], threads) if runtime == "ort-cpu" else None
+            rows.append(benchmark(name, Latency(samples, 1, runtime, threads), first, memory))
+    return rows
+
+
+def benchmark(file: str, latency: Latency, baseline_ms: np.ndarray, memory: int | None) -> dict[str, Any]:
+    """A row of the report's `benchmarks`; `speedup` is baseline over this one, with its 95 % interval."""
+    ratio, low, high = ratio_with_interval(baseline_ms, latency.samples_ms)
+    return {
+        "file": file,
+        "latency_ms": latency_row(latency),
+        "runs": len(latency.samples_ms),
+        "throughput": latency.throughput,
+        "peak_memory_bytes": memory,
+        "speedup": ratio,
+        "speedup_interval": [low, high],
+    }
+
+
+def _call(session: Any, arrays: list[np.ndarray]) -> Callable[[], object]:
+    given = [np.ascontiguousarray(x, dtype=i.dtype) for x, i in zip(arrays, session.inputs, strict=True)]
+    return lambda: session.run(*given)
+
+
+def usable_runtimes(threads: int) -> list[tuple[str, int]]:
+    """(runtime, threads) that a run measures here: ONNX Runtime on the CPU always, on `threads` and on all cores; its CUDA
+    provider and torch where there is a GPU."""
+    found = [("ort-cpu", threads)]
+    if available_cores() != threads:
+        found.append(("ort-cpu", available_cores()))
+    if torch.cuda.is_available():
+        import onnxruntime
+
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            found.append(("ort-cuda", threads))
+        found.append(("torch-cuda", threads))
+    return found
+
+
+def load(folder: Path | str, model: nn.Module | None = None) -> nn.Module:
+    """The compressed torch model of a run's folder, rebuilt from `manifest.json` and `model.safetensors`, in eval mode.
+
+    Args:
+        model: the original architecture; needed only where the run was given a module, not a name. Not changed.
+
+    Raises:
+        UserError: no such model, torn files, a changed source file, or an architecture that does not fit.
+    """
+    folder = Path(folder)
+    origin = read_manifest(folder)["origin"]
+    return load_model(folder, copy.deepcopy(model) if model is not None else zoo.rebuild(origin))

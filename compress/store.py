@@ -1,0 +1,175 @@
+"""A compressed model on disk: `manifest.json` says how to rebuild it, `model.safetensors` holds its numbers. No pickle.
+
+The manifest does not describe layers; it holds what differs from the freshly built architecture: the plain attributes of
+each module (`out_channels`, `num_heads`, ...). The shapes of tensors are those in the weight file.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import fx, nn
+
+from compress.errors import CompressError, UserError
+from compress.files import write_atomically
+from compress.quant.ptq import prepare
+
+MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
+VERSION = 1
+Structure = dict[str, dict[str, Any]]
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_plain(item) for item in value)
+    return value is None or isinstance(value, int | float | str | bool)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    return {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training" and _plain(v)}
+
+
+def structure_of(model: nn.Module, reference: nn.Module) -> Structure:
+    """The plain attributes, by module path, in which `model` differs from the architecture `reference`.
+
+    Raises:
+        CompressError: a module was added, removed or replaced by one of another type, which the manifest cannot express.
+    """
+    originals, found = dict(reference.named_modules()), {}
+    for path, module in model.named_modules():
+        original = originals.pop(path, None)
+        if original is None or type(original) is not type(module):
+            kind = type(original).__name__ if original is not None else "nothing"
+            became = f"the module '{path}' became a {type(module).__name__} where the original has {kind}"
+            raise CompressError(f"{became}; it cannot be saved")
+        before = _attributes(original)
+        changed = {key: value for key, value in _attributes(module).items() if key not in before or before[key] != value}
+        if changed:
+            found[path] = changed
+    if originals:
+        raise CompressError(f"the module '{next(iter(originals))}' of the original is gone; the model cannot be saved")
+    return found
+
+
+def restructure_(model: nn.Module, structure: Structure) -> None:
+    """Set the attributes of `structure_of`, in place."""
+    modules = dict(model.named_modules())
+    for path, attributes in structure.items():
+        for key, value in attributes.items():
+            setattr(modules[path], key, tuple(value) if isinstance(value, list) else value)
+
+
+def resize_(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give parameters and buffers the shapes named, in place; those that change hold zeros."""
+    for path, module in model.named_modules():
+        for store in (module._parameters, module._buffers):
+            for leaf, tensor in store.items():
+                shape = shapes.get(f"{path}.{leaf}" if path else leaf)
+                if tensor is not None and shape is not None and tuple(tensor.shape) != tuple(shape):
+                    empty = torch.zeros(tuple(shape), dtype=tensor.dtype, device=tensor.device)
+                    store[leaf] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty  # type: ignore[assignment]
+
+
+def shared_tensors(model: nn.Module) -> dict[str, str]:
+    """Names in the state dict that alias another: alias -> the name that is stored."""
+    first: dict[tuple[int, int, tuple[int, ...]], str] = {}
+    aliases = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.numel() == 0:
+            continue
+        key = (tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape))
+        if key in first:
+            aliases[name] = first[key]
+        else:
+            first[key] = name
+    return aliases
+
+
+def save_model(folder: Path, model: nn.Module, reference: nn.Module, facts: dict[str, Any]) -> None:
+    """Write both files into `folder`, each completely or not at all; the manifest last, so that it vouches for the weights.
+
+    Args:
+        reference: the untouched original, of the architecture that `facts["origin"]` builds.
+        facts: plain data to keep in the manifest beside the structure.
+    """
+    quantization = model.meta.get("quantization") if isinstance(model, fx.GraphModule) else None
+    structure = quantization["structure"] if quantization else structure_of(model, reference)
+    aliases = shared_tensors(model)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items() if name not in aliases}
+    manifest = {
+        **facts,
+        "version": VERSION,
+        "structure": structure,
+        "quantization": {k: v for k, v in quantization.items() if k != "structure"} if quantization else None,
+        "aliases": aliases,
+    }
+    write_atomically(folder / WEIGHTS, save(state))
+    write_atomically(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder that `save_model` wrote.
+
+    Raises:
+        UserError: there is none, it is torn, or it is of a newer version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf8"))
+    except OSError:
+        raise UserError(f"{folder} holds no compressed model: {MANIFEST} is missing") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("version"), int):
+        raise UserError(f"{path} is not a manifest of this package: it has no version")
+    if manifest["version"] > VERSION:
+        raise UserError(f"{path} has version {manifest['version']}, this package reads up to {VERSION}; upgrade compress-toolkit")
+    return manifest
+
+
+def load_model(folder: Path, model: nn.Module) -> nn.Module:
+    """The saved model, in eval mode, from `model`: the freshly built architecture, which is changed and may be returned.
+
+    Raises:
+        UserError: the weights are missing or torn, or do not fit the architecture.
+    """
+    manifest = read_manifest(folder)
+    path = folder / WEIGHTS
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as safetensors: {error}") from None
+    state |= {alias: state[name] for alias, name in manifest["aliases"].items()}
+    try:
+        restructure_(model, manifest["structure"])
+        quantization = manifest["quantization"]
+        if quantization is None:
+            resize_(model, {name: tensor.shape for name, tensor in state.items()})
+            model.load_state_dict(state)
+            return model.eval()
+        resize_(model, quantization["float_shapes"])  # the graph that is captured next depends on them
+        graph_module = rebuild_quantized(model, quantization)
+        graph_module.load_state_dict(state)
+    except (RuntimeError, KeyError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder} does not fit the architecture {type(model).__name__}: {first}") from None
+    graph_module.meta["quantization"] = {**quantization, "structure": manifest["structure"]}
+    return graph_module.eval()
+
+
+def rebuild_quantized(model: nn.Module, quantization: dict[str, Any]) -> fx.GraphModule:
+    """The captured graph with its quantizers in place, their ranges not set."""
+    inputs = tuple(torch.zeros(shape, dtype=getattr(torch, kind)) for shape, kind in quantization["inputs"])
+    axes = tuple(dict.fromkeys(map(int, part), torch.export.Dim.DYNAMIC) for part in quantization["axes"])
+    graph_module, _ = prepare(
+        model,
+        inputs,
+        exclude=tuple(quantization["exclude"]),
+        weight_bits=quantization["weight_bits"],
+        dynamic_shapes=axes,
+    )
+    return graph_module

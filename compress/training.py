@@ -1,0 +1,147 @@
+"""One training loop for fine-tuning, distillation and the zoo's own weights."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import PassError
+from compress.outputs import first_tensor
+from compress.progress import report
+
+# (logits, inputs, target) -> loss. The inputs are there for losses that ask a teacher.
+Loss = Callable[[Tensor, tuple[Tensor, ...], Tensor], Tensor]
+Batches = Iterable[tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run did. `losses` holds the mean loss of each epoch."""
+
+    losses: tuple[float, ...]
+    steps: int
+    samples: int
+    seconds: float
+    precision: str
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the processor has instructions for it (there it halves the time of a step), else None."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    flags = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else ""
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if flags == "AVX512" and native else None
+
+
+def count_batches(batches: Batches) -> int:
+    """Batches in an epoch; iterates over all of them where there is no `len`."""
+    return len(batches) if hasattr(batches, "__len__") else sum(1 for _ in batches)  # type: ignore[arg-type]
+
+
+def fit(
+    model: nn.Module,
+    train: Callable[[], Batches],
+    loss: Loss,
+    *,
+    epochs: int,
+    lr: float,
+    weight_decay: float = 5e-4,
+    what: str = "train",
+    after_epoch: Callable[[int, float], None] | None = None,
+) -> FitResult:
+    """Train `model` in place: SGD with Nesterov momentum 0.9 under a one-cycle schedule.
+
+    Convolution weights run in channels-last layout and, where the processor has it, under bfloat16 autocast; parameters
+    stay float32. The model is left in eval mode.
+
+    Args:
+        train: gives one epoch of `(*inputs, target)` batches on each call.
+        lr: the peak learning rate; reached after 30 % of the steps.
+        after_epoch: called with the epoch, counted from 1, and its mean loss.
+
+    Raises:
+        PassError: the loss is not finite; names the epoch and the step.
+
+    Source: Smith and Topin 2019, "Super-Convergence", section 3, for the schedule.
+    """
+    device = next(model.parameters()).device
+    dtype = autocast_dtype(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    steps_per_epoch = count_batches(train())
+    # Biases and norm parameters are not decayed: pulling a scale to zero changes the function, not its size.
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=lr,
+        momentum=0.9,
+        nesterov=True,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(2, epochs * steps_per_epoch))
+    start, steps, samples, means = time.perf_counter(), 0, 0, []
+    model.train()
+    for epoch in range(1, epochs + 1):
+        total = torch.zeros((), device=device)
+        count = 0
+        for batch in train():
+            *inputs, target = (_to_device(x, device) for x in batch)
+            with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+                logits = first_tensor(model(*inputs))
+            value = loss(logits.float(), tuple(inputs), target)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            total += value.detach()
+            count, steps, samples = count + 1, steps + 1, samples + len(target)
+            note = f"loss {total.item() / count:.3f}" if count % 10 == 0 else ""
+            report(what, steps, epochs * steps_per_epoch, note)
+        mean = total.item() / count
+        if not math.isfinite(mean):
+            where = f"in epoch {epoch} of {epochs}, at step {steps} or before"
+            raise PassError(f"the loss became {mean} {where}; try a lower lr than {lr}")
+        means.append(mean)
+        if after_epoch is not None:
+            after_epoch(epoch, mean)
+    model.eval()
+    precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    return FitResult(tuple(means), steps, samples, time.perf_counter() - start, precision)
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.ndim == 4:
+        return tensor.to(device, memory_format=torch.channels_last)
+    return tensor.to(device)
+
+
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> int:
+    """Set the running statistics of every batch norm, in place, to the average over `batches` of inputs.
+
+    What pruning leaves behind are statistics of channels that no longer see the same input; a few hundred samples mend
+    them without any gradient. All else stays in eval mode, and momentum is restored. Gives the number of layers updated.
+
+    Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3 (precise BN).
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not layers:
+        return 0
+    momenta = [layer.momentum for layer in layers]
+    device = next(model.parameters()).device
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over the batches
+        layer.train()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(*(x.to(device) for x in batch))
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+    return len(layers)
