@@ -62,8 +62,8 @@ def bench(
         try:
             call()
         except Exception as error:  # each runtime raises its own kind
-            shapes = ", ".join(str(tuple(x.shape)) for x in inputs[name])
-            raise UserError(f"{name} does not run on inputs of shape {shapes}: {str(error).splitlines()[0]}") from None
+            given = ", ".join(str(x.shape) for x in inputs[name])
+            raise UserError(f"{name} does not run on inputs of shape {given}: {str(error).splitlines()[0]}") from None
     times = time_interleaved(calls, **(timing or {}))  # type: ignore[arg-type]
     first = next(iter(times.values()))
     rows = []

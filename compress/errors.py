@@ -25,5 +25,6 @@ def did_you_mean(value: str, known: list[str]) -> str:
     """`" Did you mean 'resnet18'?"` for a near miss, or the known names where nothing is near."""
     import difflib
 
-    near = difflib.get_close_matches(value, known, n=1, cutoff=0.55)
+    near = [name for name in known if len(value) > 2 and name.startswith(value)]
+    near = near or difflib.get_close_matches(value, known, n=1, cutoff=0.55)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."

@@ -30,6 +30,9 @@ class Graph:
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     def add_array(self, name: str, value: np.ndarray) -> str:
+        """Store a constant; gives its name, which has a number appended where `name` is taken (a module called twice)."""
+        taken = sum(other == name or other.startswith(name + "_again") for other in self.initializers)
+        name = f"{name}_again{taken}" if taken else name
         tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
         self.proto.initializer.append(tensor)
         self.initializers[name] = tensor
@@ -61,6 +64,7 @@ def rewrite(model: onnx.ModelProto) -> None:
     store_integer_weights(graph)
     store_integer_biases(graph)
     pad_integers(graph)
+    keep_in_float(graph)
     name_layers(graph)
     graph.remove_unused()
 
@@ -95,7 +99,7 @@ def _quantized(values: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) ->
 def store_integer_weights(graph: Graph) -> None:
     """QuantizeLinear of a constant becomes the int8 constant: a quarter of the bytes in the file."""
     for node in list(graph.proto.node):
-        if node.op_type != Q:
+        if node.op_type != Q or len(node.input) < 3:
             continue
         values, scale, zero_point = (graph.array(name) for name in node.input)
         if values is None or scale is None or zero_point is None:
@@ -122,12 +126,12 @@ def store_integer_biases(graph: Graph) -> None:
         scale = (scales[0] * scales[1] * np.ones(len(bias))).astype(np.float32)
         codes = np.rint(bias.astype(np.float64) / scale)
         if np.abs(codes).max(initial=0) > LARGEST_BIAS_CODE:
-            continue  # stays float, and the layer with it; coverage will name it
-        name = node.input[2]
-        codes_name = graph.add_array(f"{name}_int", codes.astype(np.int32))
-        scale_name = graph.add_array(f"{name}_scale", scale)
-        graph.add_before(node, helper.make_node(DQ, [codes_name, scale_name], [f"{name}_dq"], name=f"{name}_dq", axis=0))
-        node.input[2] = f"{name}_dq"
+            continue  # `quant.ptq.calibrate` chooses scales for which this does not happen
+        codes_name = graph.add_array(f"{node.input[2]}_int", codes.astype(np.int32))
+        scale_name = graph.add_array(f"{node.input[2]}_scale", scale)
+        output = f"{codes_name}_dq"
+        graph.add_before(node, helper.make_node(DQ, [codes_name, scale_name], [output], name=output, axis=0))
+        node.input[2] = output
 
 
 def _dequantized_scale(graph: Graph, name: str) -> np.ndarray | None:
@@ -147,28 +151,86 @@ def pad_integers(graph: Graph) -> None:
             continue
         value = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
         zero_point = graph.array(before.input[2])
-        same = [np.array_equal(graph.array(before.input[i]), graph.array(after[0].input[i])) for i in (1, 2)]
+        same = [_same_constant(graph, before.input[i], after[0].input[i]) for i in (1, 2)]
         if value is None or value.any() or zero_point is None or not all(same):
             continue
         constant = graph.add_array(f"{node.name}_zero", zero_point.reshape(()))
         mode = [attribute for attribute in node.attribute if attribute.name == "mode"]
-        padded = helper.make_node("Pad", [before.input[0], node.input[1], constant], list(after[0].output), name=node.name)
+        inputs = [before.input[0], node.input[1], constant, *node.input[3:]]
+        padded = helper.make_node("Pad", inputs, list(after[0].output), name=node.name)
         padded.attribute.extend(mode)
         node.CopyFrom(padded)
         graph.proto.node.remove(after[0])
         graph.producer[padded.output[0]] = node
 
 
-def name_layers(graph: Graph) -> None:
-    """Name Conv, Gemm and MatMul after the module that holds their weight; the optimizer keeps these names."""
-    taken: set[str] = set()
-    for node in graph.proto.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.input) < 2:
+def keep_in_float(graph: Graph) -> None:
+    """Shield float Conv and Gemm between DQ and Q with a Clip to the range that the integers can take anyway.
+
+    Without it ONNX Runtime (`WeightBiasQuantization`) quantizes their weights behind the user's back, with one scale for
+    the whole tensor: the very layers that were left in float because they lose most.
+    """
+    for node in list(graph.proto.node):
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or node.input[1] not in graph.initializers:
             continue
+        before = graph.producer.get(node.input[0])
+        if before is None or before.op_type != DQ or not _leads_to_quantize(graph, node):
+            continue
+        scale, zero_point = graph.array(before.input[1]), graph.array(before.input[2])
+        if scale is None or zero_point is None or scale.size != 1:
+            continue
+        limits = np.iinfo(zero_point.dtype)
+        name = f"{node.name}_range"
+        bounds = [
+            graph.add_array(f"{name}_{side}", ((np.float32(code) - zero_point) * scale).astype(np.float32).reshape(()))
+            for side, code in (("min", limits.min), ("max", limits.max))
+        ]
+        graph.add_before(node, helper.make_node("Clip", [node.input[0], *bounds], [name], name=name))
+        node.input[0] = name
+
+
+def _leads_to_quantize(graph: Graph, node: onnx.NodeProto) -> bool:
+    readers = graph.readers(node.output[0])
+    while len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
+        readers = graph.readers(readers[0].output[0])
+    return any(reader.op_type == Q for reader in readers)
+
+
+def _same_constant(graph: Graph, one: str, other: str) -> bool:
+    first, second = graph.array(one), graph.array(other)
+    return first is not None and second is not None and np.array_equal(first, second)
+
+
+def name_layers(graph: Graph) -> None:
+    """Name Conv, Gemm and MatMul, and their outputs, after the module that holds their weight; Add after what it adds to.
+
+    The optimizer keeps the name of a node that becomes an integer operator, and the name of the output of one that gets
+    another memory layout.
+    """
+    taken = {name for node in graph.proto.node for name in (node.name, *node.output)}
+    for node in graph.proto.node:
+        name = _layer_name(graph, node)
+        if name is None or name in taken:
+            continue
+        taken.add(name)
+        node.name = name
+        if node.output[0] not in graph.outputs:
+            for reader in graph.readers(node.output[0]):
+                reader.input[:] = [name if value == node.output[0] else value for value in reader.input]
+            node.output[0] = name
+            graph.producer[name] = node
+
+
+def _layer_name(graph: Graph, node: onnx.NodeProto) -> str | None:
+    if node.op_type in ("Conv", "Gemm", "MatMul"):
         weight = node.input[1]
         while weight in graph.producer:
             weight = graph.producer[weight].input[0]
-        name = weight.removesuffix("_int").removesuffix(".weight")
-        if weight in graph.initializers and name not in taken and "." in weight:
-            node.name = name
-            taken.add(name)
+        stored = weight.removesuffix("_int")
+        return stored.removesuffix(".weight") if weight in graph.initializers and stored.endswith(".weight") else None
+    if node.op_type == "Add":
+        before = graph.producer.get(node.input[0])
+        while before is not None and before.op_type not in ("Conv", "Gemm", "MatMul", "Add"):
+            before = graph.producer.get(before.input[0]) if before.input else None
+        return f"add behind {before.name}" if before is not None and before.op_type != "Add" else None
+    return None

@@ -77,7 +77,8 @@ def evaluation_inputs(task: Task, samples: int = SAMPLES) -> tuple[list[tuple[Te
 def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
     if not x.is_floating_point():
         return x
-    return x + 0.1 * x.std() * torch.randn(x.shape, generator=generator)
+    spread = x.std(correction=0)  # zero for a constant example, such as torch.zeros(...); noise of size 0.1 then
+    return x + 0.1 * (spread if spread > 0 else 1.0) * torch.randn(x.shape, generator=generator)
 
 
 def compare(expected: np.ndarray, found: np.ndarray, kind: str, on: str = "evaluation") -> Parity:

@@ -38,6 +38,6 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
     """Iterate over `items`, reporting each as it is finished; `total` defaults to `len(items)` where that exists."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
-    for done, item in enumerate(items):
-        report(what, done, total)
+    for done, item in enumerate(items, start=1):
         yield item
+        report(what, done, total)

@@ -56,32 +56,37 @@ def structure_of(model: nn.Module, reference: nn.Module) -> Structure:
 
 
 def restructure_(model: nn.Module, structure: Structure) -> None:
-    """Set the attributes of `structure_of`, in place."""
+    """Set the attributes of `structure_of`, in place. Raises ValueError where the model lacks one of the modules."""
     modules = dict(model.named_modules())
     for path, attributes in structure.items():
+        if path not in modules:
+            raise ValueError(f"it has no module '{path}'")
         for key, value in attributes.items():
             setattr(modules[path], key, tuple(value) if isinstance(value, list) else value)
 
 
 def resize_(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Give parameters and buffers the shapes named, in place; those that change hold zeros."""
+    """Give parameters and buffers the shapes named, in place; those that change hold zeros. Tied ones stay tied."""
+    resized: dict[torch.Tensor, torch.Tensor] = {}
     for path, module in model.named_modules():
         for store in (module._parameters, module._buffers):
             for leaf, tensor in store.items():
                 shape = shapes.get(f"{path}.{leaf}" if path else leaf)
                 if tensor is not None and shape is not None and tuple(tensor.shape) != tuple(shape):
-                    empty = torch.zeros(tuple(shape), dtype=tensor.dtype, device=tensor.device)
-                    store[leaf] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty  # type: ignore[assignment]
+                    if tensor not in resized:
+                        empty = torch.zeros(tuple(shape), dtype=tensor.dtype, device=tensor.device)
+                        resized[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+                    store[leaf] = resized[tensor]
 
 
 def shared_tensors(model: nn.Module) -> dict[str, str]:
     """Names in the state dict that alias another: alias -> the name that is stored."""
-    first: dict[tuple[int, int, tuple[int, ...]], str] = {}
+    first: dict[tuple[Any, ...], str] = {}
     aliases = {}
     for name, tensor in model.state_dict().items():
         if tensor.numel() == 0:
             continue
-        key = (tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape))
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride())  # with strides: a transposed view is another matrix
         if key in first:
             aliases[name] = first[key]
         else:
@@ -128,6 +133,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a manifest of this package: it has no version")
     if manifest["version"] > VERSION:
         raise UserError(f"{path} has version {manifest['version']}, this package reads up to {VERSION}; upgrade compress-toolkit")
+    for key in ("structure", "quantization", "aliases"):
+        if key not in manifest:
+            raise UserError(f"{path} is not a manifest of this package: it has no {key}")
     return manifest
 
 
@@ -143,22 +151,34 @@ def load_model(folder: Path, model: nn.Module) -> nn.Module:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from None
-    state |= {alias: state[name] for alias, name in manifest["aliases"].items()}
     try:
+        state |= {alias: state[name] for alias, name in manifest["aliases"].items() if name in state}
         restructure_(model, manifest["structure"])
         quantization = manifest["quantization"]
         if quantization is None:
             resize_(model, {name: tensor.shape for name, tensor in state.items()})
-            model.load_state_dict(state)
+            _fill_(model, state)
             return model.eval()
         resize_(model, quantization["float_shapes"])  # the graph that is captured next depends on them
         graph_module = rebuild_quantized(model, quantization)
-        graph_module.load_state_dict(state)
-    except (RuntimeError, KeyError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder} does not fit the architecture {type(model).__name__}: {first}") from None
+        _fill_(graph_module, state)
+    except (RuntimeError, ValueError) as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{folder} does not fit the architecture {type(model).__name__}: {last}") from None
     graph_module.meta["quantization"] = {**quantization, "structure": manifest["structure"]}
     return graph_module.eval()
+
+
+def _fill_(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """`load_state_dict`, in place. Raises ValueError, naming the first, where the two have different names."""
+    own = model.state_dict()
+    for name in own:
+        if name not in state:
+            raise ValueError(f"the weights have no '{name}'")
+    for name in state:
+        if name not in own:
+            raise ValueError(f"it has no '{name}'")
+    model.load_state_dict(state)
 
 
 def rebuild_quantized(model: nn.Module, quantization: dict[str, Any]) -> fx.GraphModule:

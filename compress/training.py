@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.errors import PassError
+from compress.errors import PassError, UserError
 from compress.outputs import first_tensor
 from compress.progress import report
 
@@ -53,32 +53,36 @@ def fit(
     what: str = "train",
     after_epoch: Callable[[int, float], None] | None = None,
 ) -> FitResult:
-    """Train `model` in place: SGD with Nesterov momentum 0.9 under a one-cycle schedule.
+    """Train `model` in place: SGD with Nesterov momentum under a one-cycle schedule of learning rate and momentum.
 
     Convolution weights run in channels-last layout and, where the processor has it, under bfloat16 autocast; parameters
     stay float32. The model is left in eval mode.
 
     Args:
         train: gives one epoch of `(*inputs, target)` batches on each call.
-        lr: the peak learning rate; reached after 30 % of the steps.
+        lr: the peak learning rate; reached after 30 % of the steps, where the momentum is at its lowest: it goes from 0.95
+            to 0.85 and back.
         after_epoch: called with the epoch, counted from 1, and its mean loss.
 
     Raises:
+        UserError: `train` gives no batch.
         PassError: the loss is not finite; names the epoch and the step.
 
     Source: Smith and Topin 2019, "Super-Convergence", section 3, for the schedule.
     """
     device = next(model.parameters()).device
     dtype = autocast_dtype(device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps_per_epoch = count_batches(train())
+    if steps_per_epoch == 0:
+        raise UserError(f"{what}: the training data are empty")
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Biases and norm parameters are not decayed: pulling a scale to zero changes the function, not its size.
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     optimizer = torch.optim.SGD(
         [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=lr,
-        momentum=0.9,
+        momentum=0.95,
         nesterov=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(2, epochs * steps_per_epoch))
@@ -124,6 +128,9 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, ...]
     What pruning leaves behind are statistics of channels that no longer see the same input; a few hundred samples mend
     them without any gradient. All else stays in eval mode, and momentum is restored. Gives the number of layers updated.
 
+    Raises:
+        UserError: there is no batch to average over.
+
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3 (precise BN).
     """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
@@ -136,12 +143,16 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, ...]
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over the batches
         layer.train()
+    seen = 0
     try:
         with torch.no_grad():
             for batch in batches:
                 model(*(x.to(device) for x in batch))
+                seen += 1
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
+    if seen == 0:
+        raise UserError("batch norm cannot be re-estimated: the calibration data are empty")
     return len(layers)

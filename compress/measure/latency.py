@@ -55,11 +55,12 @@ def time_interleaved(
     for call in calls.values():
         _warm_up(call, max_seconds / 10)
 
-    def unfinished(name: str) -> bool:
-        enough = len(times[name]) >= min_runs and spent[name] >= min_seconds
-        return not times[name] or (not enough and spent[name] < max_seconds)
+    def share(name: str) -> float:
+        """How far a candidate is: 1 where it needs no more calls."""
+        wanted = min(_part(len(times[name]), min_runs), _part(spent[name], min_seconds))
+        return min(1.0, max(wanted, _part(spent[name], max_seconds)))
 
-    while any(map(unfinished, calls)):
+    while not all(times.values()) or any(share(name) < 1 for name in calls):
         # All candidates get every round, so that the last rounds are not those of the slow ones alone.
         for name, call in calls.items():
             begun = time.perf_counter()
@@ -72,9 +73,12 @@ def time_interleaved(
                 if end - begun >= BLOCK_SECONDS:
                     break
             spent[name] += time.perf_counter() - begun
-        slowest = min(min(spent[name] / min_seconds, len(times[name]) / min_runs) for name in calls)
-        report("measure latency", min(100, int(100 * slowest)), 100)
+        report("measure latency", int(100 * min(map(share, calls))), 100)
     return {name: np.array(values) for name, values in times.items()}
+
+
+def _part(done: float, wanted: float) -> float:
+    return done / wanted if wanted > 0 else 1.0
 
 
 def _warm_up(call: Callable[[], object], seconds: float) -> None:

@@ -42,7 +42,7 @@ class Session:
     run: Callable[..., np.ndarray]
 
     def predict(self, *inputs: Tensor | np.ndarray) -> np.ndarray:
-        """`run` on tensors or arrays of any float type; the form that `Task.evaluate` calls."""
+        """`run` on tensors or arrays of any float type that numpy has; the form that `Task.evaluate` calls."""
         given = (np.ascontiguousarray(x, dtype=i.dtype) for x, i in zip(inputs, self.inputs, strict=True))
         return self.run(*given).astype(np.float32)
 
@@ -81,6 +81,8 @@ def _open_ort(path: Path, threads: int, provider: str, runtime: str) -> Session:
         session = onnxruntime.InferenceSession(str(path), session_options(threads), providers=[provider])
     except Exception as error:  # onnxruntime raises its own kinds, which share no public base
         raise UserError(f"{path} cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from None
+    if provider not in session.get_providers():  # without its libraries the runtime falls back to the CPU, silently
+        raise UserError(f"{runtime} could not be started: ONNX Runtime's {provider} found no usable CUDA and cuDNN libraries here")
     inputs = tuple(Input(i.name, tuple(i.shape), _DTYPES.get(i.type, np.float32)) for i in session.get_inputs())
     first = session.get_outputs()[0].name
     names = [i.name for i in inputs]
@@ -105,8 +107,7 @@ def _ort_cuda(path: Path, threads: int) -> Session:
     if hasattr(onnxruntime, "preload_dlls"):  # finds the CUDA and cuDNN libraries that came with torch
         with contextlib.suppress(Exception):
             onnxruntime.preload_dlls()
-    session = _open_ort(path, threads, "CUDAExecutionProvider", "ort-cuda")
-    return session
+    return _open_ort(path, threads, "CUDAExecutionProvider", "ort-cuda")
 
 
 def _length(dim: Any) -> int | str:

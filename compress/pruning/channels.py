@@ -11,13 +11,16 @@ from compress.outputs import tensors
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 
 
-def output_layers(graph: Any) -> list[nn.Module]:
-    """The convolutions and linear layers whose channels are the model's outputs, found by walking back from the outputs.
+def fixed_layers(graph: Any) -> list[nn.Module]:
+    """The convolutions and linear layers whose channels must stay, found by walking back from where they are fixed.
 
-    `graph` is torch-pruning's dependency graph, built. Cutting one of these would change what the model answers.
+    These are the model's outputs, since cutting them would change what it answers, and paddings of the channel axis (the
+    shortcuts of CIFAR ResNets): they shift channels, and the groups are formed as if they did not.
+
+    `graph` is torch-pruning's dependency graph, built with `_outputs` as output transform.
     """
     found: list[nn.Module] = []
-    waiting = [node for node in graph.module2node.values() if not node.outputs]
+    waiting = [node for node in graph.module2node.values() if not node.outputs or _pads_channels(node.grad_fn)]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
@@ -31,6 +34,17 @@ def output_layers(graph: Any) -> list[nn.Module]:
     return found
 
 
+def _pads_channels(grad_fn: Any) -> bool:
+    """Whether an operation of the autograd graph pads more than the pixels: pads are pairs, the last axis first."""
+    pad = getattr(grad_fn, "_saved_pad", ())
+    return any(pad[4:]) if "ConstantPad" in type(grad_fn).__name__ else False
+
+
+def _outputs(output: Any) -> list[Tensor]:
+    """The model's outputs, each behind an operation that nothing else reads: so an output that feeds another is one too."""
+    return [tensor * 1 for tensor in tensors(output).values() if tensor.requires_grad]
+
+
 def prune_channels_(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
@@ -42,11 +56,12 @@ def prune_channels_(
     """Remove, in place, the channels of each group whose weights have the smallest L2 norm.
 
     A group is a set of layers whose channels must go together: a convolution, its batch norm, the layers it is added to,
-    and the inputs of their readers. Every group loses the same share; output layers are never cut.
+    and the inputs of their readers. Every group loses the same share; see `fixed_layers` for those that are never cut.
 
     Args:
         ratio: share of the channels of each group to remove, in (0, 1). Parameters and MACs fall by about 1-(1-ratio)^2.
-        round_to: what is left is a multiple of this, where the group has as many channels.
+        round_to: what is left is rounded down to a multiple of this, and is at least this; groups without as many channels
+            are not cut.
         exclude: shell patterns of layer names to leave alone.
 
     Gives the layers whose output channels changed: name -> (before, after).
@@ -62,29 +77,37 @@ def prune_channels_(
     before = {name: _width(module) for module, name in names.items() if isinstance(module, PRUNABLE)}
     excluded = [module for module, name in names.items() if any(fnmatchcase(name, pattern) for pattern in exclude)]
     model.eval()
-    frozen = [p for p in model.parameters() if not p.requires_grad]
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     for parameter in model.parameters():
         parameter.requires_grad_(True)  # the groups are found by following gradients
     try:
-        graph = torch_pruning.DependencyGraph().build_dependency(
-            model, inputs, output_transform=lambda output: list(tensors(output).values()), verbose=False
-        )
-        ignored = [m for m in (*output_layers(graph), *excluded) if isinstance(m, PRUNABLE)]
+        graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, output_transform=_outputs, verbose=False)
+        ignored = [m for m in (*fixed_layers(graph), *excluded) if isinstance(m, PRUNABLE)]
         pruner = torch_pruning.pruner.BasePruner(
             model,
             inputs,
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=ratio,
             round_to=round_to,
+            pruning_ratio_dict=_ratios_of_narrow_layers(model, ratio, round_to),
             ignored_layers=ignored,
-            output_transform=lambda output: list(tensors(output).values()),
+            output_transform=_outputs,
         )
         pruner.step()
     finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+        for name, parameter in model.named_parameters():  # by name: those that were cut are new objects
+            parameter.requires_grad_(name not in frozen)
     after = {name: _width(module) for name, module in model.named_modules() if isinstance(module, PRUNABLE)}
     return {name: (width, after[name]) for name, width in before.items() if after.get(name, width) != width}
+
+
+def _ratios_of_narrow_layers(model: nn.Module, ratio: float, round_to: int) -> dict[nn.Module, float]:
+    """Ratios of their own for layers that would keep fewer than `round_to` channels: torch-pruning would not cut them."""
+    ratios: dict[nn.Module, float] = {}
+    for module in model.modules():
+        if isinstance(module, PRUNABLE) and _width(module) * (1 - ratio) < round_to < _width(module):
+            ratios[module] = 1 - (round_to + 0.5) / _width(module)  # half a channel against the rounding down
+    return ratios
 
 
 def _width(module: nn.Module) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress.quant.ops import fake_quantize
 
-# The smallest scale: below it 1 / scale leaves the range of float32's normal numbers in the runtime.
+# The smallest scale: the product of two, which is the step of a bias, is still a normal number of float32.
 SMALLEST_SCALE = 1e-12
 
 

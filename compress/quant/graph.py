@@ -86,7 +86,7 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> list[str]:
         new_weight = weight.double() * factor.view(-1, *[1] * (weight.ndim - 1))
         new_bias = (bias.double() - mean.double()) * factor + beta.double()
         weight_path = str(conv.args[1].target)
-        bias_path = weight_path.rpartition(".")[0] + ".bias" if "." in weight_path else "bias"
+        bias_path = _folded_bias_path(graph_module, weight_path, bias_node)
         set_attribute(graph_module, weight_path, nn.Parameter(new_weight.to(weight.dtype)))
         set_attribute(graph_module, bias_path, nn.Parameter(new_bias.to(weight.dtype)))
         with graph.inserting_before(conv):
@@ -98,6 +98,17 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> list[str]:
         folded.append(layer_of(conv))
     _drop_unused(graph_module)
     return folded
+
+
+def _folded_bias_path(graph_module: fx.GraphModule, weight_path: str, bias_node: fx.Node | None) -> str:
+    """The old bias's place where nothing else reads it, else a free name beside the weight."""
+    if bias_node is not None and len(bias_node.users) == 1:
+        return str(bias_node.target)
+    parent, _, leaf = weight_path.rpartition(".")
+    name = "bias" if leaf == "weight" else f"{leaf}_bias"
+    while getattr(graph_module.get_submodule(parent), name, None) is not None:
+        name += "_folded"
+    return f"{parent}.{name}" if parent else name
 
 
 def _drop_unused(graph_module: fx.GraphModule) -> None:

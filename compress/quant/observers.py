@@ -9,7 +9,7 @@ BINS = 2048
 
 
 class HistogramObserver(nn.Module):
-    """Passes a tensor through unchanged and keeps a histogram of its values.
+    """Passes a tensor through unchanged and keeps a histogram of its values other than zero.
 
     Memory does not grow with the number of samples: when a value falls outside, neighbouring bins are merged until the
     range holds it.
@@ -30,7 +30,8 @@ class HistogramObserver(nn.Module):
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen(max(-low, high))
         if self.reach > 0:
-            self.counts += torch.histc(values, BINS, -self.reach, self.reach).double()
+            # Exact zeros, in sparse activations most of all values, cost nothing at any scale, which always holds zero.
+            self.counts += torch.histc(values[values != 0], BINS, -self.reach, self.reach).double()
         return x
 
     def _widen(self, needed: float) -> None:

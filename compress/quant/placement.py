@@ -73,8 +73,8 @@ def is_float(node: fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype.is_floating_point
 
 
-def _is_spatial_mean(node: fx.Node) -> bool:
-    """A global average pool: the one form of these that has an integer kernel, after export as GlobalAveragePool."""
+def _has_integer_kernel(node: fx.Node) -> bool:
+    """Whether an average has an integer kernel: over windows, or over all pixels, exported as GlobalAveragePool."""
     value = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
     if not isinstance(value, torch.Tensor) or value.ndim != 4:
         return False
@@ -90,7 +90,7 @@ def _pads_with_zero(node: fx.Node) -> bool:
     mode = node.args[2] if node.target is aten.pad.default and len(node.args) > 2 else "constant"
     if node.target is aten.constant_pad_nd.default and len(node.args) > 2:
         value = node.args[2]
-    return mode == "constant" and (value is None or value == 0)
+    return mode == "constant" and value in (None, 0, 0.0)
 
 
 def keeps_values(node: fx.Node) -> bool:
@@ -128,11 +128,12 @@ def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = Non
         elif node.target in ADDITIONS:
             operands = _operands(node)
             constant = any(attribute(graph_module, arg) is not None for arg in operands)
-            if len(operands) == 2 and all(is_float(arg) for arg in operands) and not constant and len(node.args) == 2:
+            plain = len(node.args) == 2 and not node.kwargs  # `alpha` is exported as a multiplication of its own
+            if len(operands) == 2 and all(is_float(arg) for arg in operands) and not constant and plain:
                 integer.add(node)
-        elif node.target in AVERAGE_POOLS and _is_spatial_mean(node):
+        elif node.target in AVERAGE_POOLS and _has_integer_kernel(node):
             integer.add(node)
-    _drop_unwanted_additions(integer, skip, placement)
+    _drop_unwanted_additions(integer, placement)
     for node in graph.nodes:
         if node not in integer:
             continue
@@ -146,7 +147,7 @@ def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = Non
     return placement
 
 
-def _drop_unwanted_additions(integer: set[fx.Node], skip: Callable[[str], bool] | None, placement: Placement) -> None:
+def _drop_unwanted_additions(integer: set[fx.Node], placement: Placement) -> None:
     """Leave those additions and pools in float that nothing in integers reads, until no more fall away.
 
     Between two float operators, a quantized addition would only add rounding and two conversions.
@@ -160,7 +161,19 @@ def _drop_unwanted_additions(integer: set[fx.Node], skip: Callable[[str], bool] 
         for node in unwanted:
             integer.discard(node)
             if node.target in ADDITIONS:
-                placement.left_in_float[layer_of(node) + " (add)"] = "nothing that computes in integers reads it"
+                placement.left_in_float[addition_name(node)] = "nothing that computes in integers reads it"
+
+
+def addition_name(node: fx.Node) -> str:
+    """`add behind LAYER`, after the convolution or linear layer that its first operand comes from.
+
+    The exporter knows no module for an addition; `onnx_rewrites.name_layers` finds the same name in the ONNX graph.
+    """
+    before = node.args[0]
+    while isinstance(before, fx.Node) and before.target not in WEIGHTED | ADDITIONS and before.args:
+        before = before.args[0]
+    found = isinstance(before, fx.Node) and before.target in WEIGHTED
+    return f"add behind {layer_of(before)}" if found and isinstance(before, fx.Node) else node.name
 
 
 def _readers(node: fx.Node) -> list[fx.Node]:

@@ -9,9 +9,11 @@ from torch import Tensor, fx, nn
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.graph import attribute, capture, fold_batch_norm, layer_of
 from compress.quant.observers import HistogramObserver
-from compress.quant.placement import Placement, by_globs, place
+from compress.quant.placement import WEIGHTED, Placement, by_globs, place
 
 QUANTIZERS = "quantizers"
+# Half of what `onnx_rewrites` accepts, which keeps the int32 sums of an integer layer from overflowing.
+LARGEST_BIAS_CODE = 2**29
 
 
 def prepare(
@@ -35,15 +37,11 @@ def prepare(
         if source not in names:
             names[source] = _add(graph_module, source.name, ActivationQuantizer())
         _insert(graph_module, node, names[source])
-    done: set[fx.Node] = set()
-    for node in placement.weights:
-        weight_node = node.args[1]
+    # Collected first: inserting a quantizer changes the arguments of all layers that share a weight.
+    for weight_node in dict.fromkeys(node.args[1] for node in placement.weights):
         assert isinstance(weight_node, fx.Node)
         weight = attribute(graph_module, weight_node)
         assert weight is not None
-        if weight_node in done:
-            continue
-        done.add(weight_node)
         quantizer = WeightQuantizer(len(weight), weight_bits)
         quantizer.set_from(weight)
         _insert(graph_module, weight_node, _add(graph_module, weight_node.name, quantizer))
@@ -96,7 +94,28 @@ def calibrate(graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]
     for path, quantizer in quantizers.items():
         observer = observers[path]
         quantizer.set_range(*(observer.mse() if ranges == "mse" else observer.minmax()))
+    _leave_room_for_biases(graph_module)
     return samples
+
+
+def _leave_room_for_biases(graph_module: fx.GraphModule) -> None:
+    """Widen, in place, the weight scale of channels that are nearly zero beside their bias.
+
+    A bias is stored as int32 in steps of input scale * weight scale. Of a dead channel (its batch norm's scale went to
+    zero) that step is so small that the bias would overflow, and the runtime would clip it without a word.
+    """
+    for node in graph_module.graph.nodes:
+        if node.target not in WEIGHTED or len(node.args) < 3 or node.args[2] is None:
+            continue
+        activations, weights = (_quantizer_of(graph_module, arg) for arg in node.args[:2])
+        bias = attribute(graph_module, node.args[2])
+        if isinstance(activations, ActivationQuantizer) and isinstance(weights, WeightQuantizer) and bias is not None:
+            needed = bias.abs() / (activations.scale * LARGEST_BIAS_CODE)
+            weights.scale.copy_(torch.maximum(weights.scale, needed))
+
+
+def _quantizer_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def quantizers_in(model: nn.Module) -> list[str]:

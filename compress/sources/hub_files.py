@@ -33,12 +33,18 @@ def fetch(repository: str, patterns: Sequence[str], instead: str, revision: str 
                 repository, revision=revision, allow_patterns=list(patterns), tqdm_class=_bar(f"download {repository}")
             )
     except errors.HFValidationError:
-        raise UserError(f"'{repository}' is neither a folder here nor a name on the Hugging Face hub, which has the form OWNER/NAME") from None
+        raise UserError(
+            f"'{repository}' is neither a folder here nor a name on the Hugging Face hub, which has the form OWNER/NAME"
+        ) from None
     except errors.GatedRepoError:
-        raise UserError(f"{repository} asks for a licence to be accepted on huggingface.co; accept it there and log in with: hf auth login") from None
+        raise UserError(
+            f"{repository} asks for a licence to be accepted on huggingface.co; accept it there and log in with: hf auth login"
+        ) from None
     except errors.RepositoryNotFoundError:
-        raise UserError(f"there is no folder '{repository}' here, and the Hugging Face hub has no public model of that name") from None
-    except Exception as error:  # noqa: BLE001 - errors of the network come in the kinds of three libraries
+        raise UserError(
+            f"there is no folder '{repository}' here, and the Hugging Face hub has no public model of that name"
+        ) from None
+    except Exception as error:
         reason = first_line(list(causes(error))[-1])
         raise UserError(f"{repository} could not be fetched from the Hugging Face hub ({reason}); {instead}") from error
     return Path(folder)
@@ -46,11 +52,11 @@ def fetch(repository: str, patterns: Sequence[str], instead: str, revision: str 
 
 def _bar(what: str) -> type:
     """A tqdm class that draws nothing and reports to `compress.progress`, in megabytes."""
-    tqdm = import_library("tqdm", "tqdm").tqdm
+    base: Any = import_library("tqdm", "tqdm").tqdm
     # Bars are updated from worker threads, which do not see the context variable that holds who watches.
     context, lock, furthest = copy_context(), threading.Lock(), 0
 
-    class Bar(tqdm):
+    class Bar(base):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})

@@ -36,10 +36,13 @@ def preprocess_of(values: dict[str, Any], channels: int) -> Preprocess | None:
     Args:
         channels: that the model takes, 1 or 3.
     """
+    kind = values.get("image_processor_type") or values.get("feature_extractor_type") or ""
+    if values.get("do_flip_channel_order") or kind.startswith("PPLCNet") or values.get("do_color_quantize"):
+        return None  # blue, green, red; or colours by number
     mean, std = _normalization(values, channels)
-    geometry = _geometry(values)
-    if geometry is None or mean is None or values.get("do_flip_channel_order"):
-        return None  # blue, green, red (MobileViT); no size; or statistics that only the processor's class knows
+    geometry = _geometry(values, kind)
+    if geometry is None or mean is None:
+        return None  # written in a way that only the processor's class understands
     size, resize = geometry
     return Preprocess(size=size, mean=mean, std=std, channels=channels, resize=resize)
 
@@ -66,21 +69,15 @@ def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
     return tuple(listed) if len(listed) == channels else (listed[0],) * channels
 
 
-def _geometry(values: dict[str, Any]) -> tuple[tuple[int, int], int | None] | None:
+def _geometry(values: dict[str, Any], kind: str) -> tuple[tuple[int, int], int | None] | None:
     """The size that comes out, and the length that the short side is brought to first (None: stretched)."""
     short, size = _sizes(values.get("size"))
-    edge, crop = _sizes(values.get("crop_size"))
+    edge, crop = _sizes(values.get("crop_size")) if values.get("do_center_crop", True) else (None, None)
     crop = crop or ((edge, edge) if edge else None)
-    if values.get("do_center_crop") is False:
-        crop = None
-    kind = values.get("image_processor_type") or values.get("feature_extractor_type") or ""
-    if short is None and isinstance(values.get("size"), int):
-        # A lone number is the short side for the processors that cut, and both sides for those that stretch.
-        short, size = (values["size"], None) if crop or "crop_pct" in values else (None, (values["size"], values["size"]))
+    if isinstance(values.get("size"), int) and not crop and "crop_pct" not in values:
+        short, size = None, (values["size"], values["size"])  # a lone number means both sides where nothing is cut off
     if short is None:
-        if size is None:
-            return None
-        return (crop, size[0]) if crop else (size, None)
+        return ((crop, size[0]) if crop else (size, None)) if size else None
     if kind.startswith("ConvNext") or ("crop_pct" in values and not crop):
         cut = short < 384
         return (short, short), int(short / (values.get("crop_pct") or 224 / 256)) if cut else None
@@ -91,6 +88,8 @@ def _geometry(values: dict[str, Any]) -> tuple[tuple[int, int], int | None] | No
 
 def _sizes(value: Any) -> tuple[int | None, tuple[int, int] | None]:
     """`(shortest edge, None)` or `(None, (height, width))` of the ways in which a size is written."""
+    if isinstance(value, int):
+        return value, None
     if isinstance(value, dict) and "shortest_edge" in value:
         return int(value["shortest_edge"]), None
     if isinstance(value, dict) and {"height", "width"} <= value.keys():

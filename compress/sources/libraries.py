@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from compress.errors import UserError
+from compress.errors import UserError, did_you_mean
 
 VISION = "'compress-toolkit[vision]'"
 
@@ -34,7 +34,9 @@ def import_library(name: str, install: str) -> Any:
         if missing == library:
             raise UserError(f"{library} is not installed; install it with: pip install {install}") from error
         if error.__cause__ is None:
-            raise UserError(f"{library} needs {missing}, which is not installed; install it with: pip install {install}") from error
+            raise UserError(
+                f"{library} needs {missing}, which is not installed; install it with: pip install {install}"
+            ) from error
         raise UserError(_broken(library, install, error)) from error
     except Exception as error:
         raise UserError(_broken(library, install, error)) from error
@@ -45,12 +47,13 @@ def _broken(library: str, install: str, error: BaseException) -> str:
     chain = list(causes(error))
     blamed = [link for link in chain if "torchvision::" in str(link)]
     if not blamed:
-        return f"{library} is installed but cannot be imported ({first_line(chain[-1])}); try: pip install --force-reinstall {install}"
+        why = first_line(chain[-1])
+        return f"{library} is installed but cannot be imported ({why}); try: pip install --force-reinstall {install}"
     who = "" if library == "torchvision" else f"{library} cannot be imported: "
     index = "cpu" if torch.version.cuda is None else "cu" + torch.version.cuda.replace(".", "")
     return (
-        f"{who}the installed torchvision was not built for torch {torch.__version__} ({first_line(blamed[-1])}); install the one that "
-        f"fits: pip install --force-reinstall --no-deps torchvision --index-url https://download.pytorch.org/whl/{index}"
+        f"{who}the installed torchvision was not built for torch {torch.__version__} ({first_line(blamed[-1])}); install the one "
+        f"that fits: pip install --force-reinstall --no-deps torchvision --index-url https://download.pytorch.org/whl/{index}"
     )
 
 
@@ -66,6 +69,12 @@ def first_line(error: BaseException) -> str:
     """`Type: text`, cut to the first line that says anything."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def near(name: str, known: list[str], listing: str) -> str:
+    """The closest of a library's many names, or the call that lists them all."""
+    hint = did_you_mean(name, known)
+    return hint if hint.startswith(" Did") else f" {listing} lists them."
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """MODEL as a name in `model_zoo.yaml`."""
 
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import nn
 
 from compress.data.preprocess import Preprocess
 from compress.errors import UserError
+from compress.sources import hub
 from compress.sources.source import Source
 from compress.sources.weights import classes_in, load_weights_, read_weights
 
@@ -32,13 +34,21 @@ def build(entry: dict[str, Any], classes: int) -> nn.Module:
 
 
 def load(name: str, weights: str | None) -> Source:
-    """A model of the zoo that is built here, with the entry's weights or those of a file."""
+    """A model of the zoo, with the entry's weights or those of a file.
+
+    Raises:
+        UserError: the entry has no weights and none are given, they do not fit, or the hub cannot be reached.
+    """
     entry = entries()[name]
+    if "hub" in entry:
+        source = hub.load(entry["hub"], weights)
+        return replace(source, data=entry.get("data"), defaults=entry.get("defaults", {}))
     if weights is None and "weights" not in entry:
         raise UserError(f"the zoo has no weights for {name}; give a state dict with --weights FILE")
     path = Path(weights) if weights is not None else PACKAGE / "models" / entry["weights"]
     state = read_weights(path)
     classes = classes_in(state) or entry["classes"]
+    entry = {**entry, **entry.get("variants", {}).get(classes, {})}
     model = build(entry, classes)
     load_weights_(model, state, path)
     return Source(

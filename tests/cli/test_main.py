@@ -1,0 +1,263 @@
+"""The command line as a person meets it: what it prints, what it refuses, and with which exit code."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from cli.flags import to_recipe
+from cli.main import main
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = ("--limit-train", "640", "--limit-eval", "250", "--finetune", "1")
+
+
+def compress(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    streams = capsys.readouterr()
+    return int(stopped.value.code or 0), streams.out, streams.err
+
+
+def test_help_answers_at_once() -> None:
+    """Torch alone takes over a second to import, so this is about imports, not about the machine's speed."""
+    compress("--help")  # fills the disk's cache
+    begun = time.perf_counter()
+    done = compress("--help")
+    assert time.perf_counter() - begun < 0.8
+    assert done.stdout.startswith("Usage: compress [OPTIONS] COMMAND [ARGS]...")
+    imported = subprocess.run(
+        [sys.executable, "-c", "import sys, cli.main; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert imported.stdout == "False\n"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    folder = tmp_path_factory.mktemp("cli") / "out"
+    return compress("run", "resnet18", "--prune", "0.5", "--int8", *SMALL, "--out", str(folder)), folder
+
+
+def test_a_whole_run_prints_rows_table_and_three_lines(whole: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, folder = whole
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    stages = ["baseline", "prune_channels", "reestimate_bn", "finetune", "int8"]
+    assert [line.split()[0] for line in lines[1:6]] == stages
+    assert [line.split()[0] for line in lines[8:13]] == stages
+    assert lines[13].startswith("gained: ") and lines[13].endswith("20/20 conv, 1/1 linear, 8/8 add in int8")
+    assert lines[14].startswith("lost: ") and "torch and ONNX agree on " in lines[14]
+    assert lines[15:] == [f"files: {folder}/ (model.onnx, baseline.onnx, report.md)"]
+    assert "\x1b" not in done.stdout
+
+
+def test_the_resolved_recipe_repeats_the_run(whole: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path) -> None:
+    _, folder = whole
+    again = compress("run", "--recipe", str(folder / "recipe.yaml"), "--out", str(tmp_path / "out"), "--json")
+    assert (again.returncode, again.stderr) == (0, "")
+    first, second = json.loads((folder / "report.json").read_text()), json.loads(again.stdout)
+    assert [s["accuracy"] for s in second["stages"]] == [s["accuracy"] for s in first["stages"]]
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["passes"][2] == {
+        "finetune": {
+            "epochs": 1,
+            "lr": 0.05,
+            "weight_decay": 0.0005,
+            "distill": True,
+            "temperature": 4.0,
+            "alpha": 0.9,
+            "allow_noop": False,
+        }
+    }
+
+
+def test_the_folder_is_read_by_eval_bench_and_load(whole: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    _, folder = whole
+    report = json.loads((folder / "report.json").read_text())
+    scored = compress("eval", str(folder), "--data", "fashion-mnist", "--limit-eval", "250", "--json")
+    assert (scored.returncode, scored.stderr) == (0, "")
+    assert json.loads(scored.stdout)["accuracy"] == report["stages"][-1]["accuracy"]
+    timed = compress("bench", str(folder), "--json")
+    assert (timed.returncode, timed.stderr) == (0, "")
+    rows = json.loads(timed.stdout)["rows"]
+    assert [Path(row["file"]).name for row in rows] == ["baseline.onnx", "model.onnx"]
+    assert rows[1]["input_shape"] == [[1, 3, 48, 48]]
+    clean = "import compress, sys, torch; print(compress.load(sys.argv[1])(torch.zeros(1, 3, 48, 48)).shape)"
+    loaded = subprocess.run([sys.executable, "-c", clean, str(folder)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (loaded.stdout, loaded.stderr) == ("torch.Size([1, 10])\n", "")
+
+
+def test_resume_on_a_finished_folder_prints_its_report(whole: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    _, folder = whole
+    again = compress("run", "resnet18", "--prune", "0.5", "--int8", *SMALL, "--out", str(folder), "--resume", "--json")
+    assert json.loads(again.stdout) == json.loads((folder / "report.json").read_text())
+    other = compress("run", "resnet18", "--prune", "0.25", "--int8", *SMALL, "--out", str(folder), "--resume")
+    assert other.returncode == 2
+    assert other.stderr == (
+        f"error: {folder} was started with prune_channels ratio 0.5, not 0.25; resume it with the same options, "
+        "or start anew with --force\n"
+    )
+
+
+def test_quiet_prints_nothing(tmp_path: Path) -> None:
+    done = compress("run", "resnet18", "--int8", "--limit-eval", "50", "--quiet", "--out", str(tmp_path / "out"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "resnet18"], "no pass was asked for; say what to do, for example --prune 0.5 --int8"),
+        (["run", "--int8"], "no model was given; name one, for example resnet18 (compress zoo list shows more)"),
+        (["run", "resnet18", "--prune", "1.5"], "prune_channels: ratio must be in (0, 1), got 1.5"),
+        (["run", "resnet18", "--prune", "nan"], "prune_channels: ratio must be in (0, 1), got nan"),
+        (["run", "resnet18", "--prune", "half"], "Invalid value for '--prune': 'half' is not a valid float."),
+        (["run", "resnet18", "--pass", "prune"], "unknown pass 'prune'. Did you mean 'prune_channels'?"),
+        (["run", "resnet18", "--pass", "int8:rangs=mse"], "int8 has no option 'rangs'. Did you mean 'ranges'?"),
+        (["run", "resnet18", "--pass", "int8:ranges"], "--pass takes NAME or NAME:key=value, got 'int8:ranges'"),
+        (["run", "resnet18", "--prune", "0.5", "--finetune", "0"], "finetune: epochs must be at least 1, got 0"),
+        (
+            ["run", "resnet18", "--prune", "0.5", "--finetune", "2", "--no-finetune"],
+            "--finetune and --no-finetune contradict each other",
+        ),
+        (["run", "resnet18", "--int8", "--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
+        (["run", "resnet18", "--int8", "--resume"], "--resume needs --out DIR: the folder of the run to continue"),
+        (["run", "resnet20", "--int8"], "the zoo has no weights for resnet20; give a state dict with --weights FILE"),
+        (["run", "resnet18", "--int8", "--weights", "none.pt"], "no such weight file: none.pt"),
+        (["run", "--recipe", "none.yaml"], "the recipe none.yaml cannot be read: No such file or directory"),
+        (
+            ["run", "--recipe", "none.yaml", "--int8"],
+            "--recipe already says which passes run; --int8 cannot be added to it: edit the file instead",
+        ),
+        (["bench", "none.onnx"], "no such file: none.onnx"),
+        (["bench", "none.onnx", "--runtime", "ort-cpp"], "unknown runtime 'ort-cpp'. Did you mean 'ort-cpu'?"),
+        (["bench", "none.onnx", "--input-size", "big"], "--input-size takes HxW in pixels, such as 224x224, got 'big'"),
+        (["eval", "none.onnx", "--data", "fashion-mnist"], "no such file: none.onnx"),
+        (["zoo", "show", "resnet81"], "unknown model 'resnet81'. Did you mean 'resnet18'?"),
+        (["passes", "show", "int9"], "unknown pass 'int9'. Did you mean 'int8'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_gets_one_message_and_leaves_nothing(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert in_process(capsys, *arguments) == (2, "", f"error: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a model")
+    code, out, error = in_process(capsys, "bench", str(path))
+    assert (code, out) == (2, "")
+    assert error.startswith(f"error: {path} cannot be opened by ONNX Runtime: ")
+
+
+def test_a_read_only_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, out, error = in_process(capsys, "run", "resnet18", "--int8", "--limit-eval", "10", "--out", str(tmp_path / "file" / "out"))
+    assert (code, out, error) == (2, "", f"error: {tmp_path / 'file' / 'out'} cannot be written: Not a directory\n")
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    code, out, error = in_process(capsys, "run", "resnet18", "--int8", "--limit-eval", "10", "--out", str(tmp_path / "out"))
+    assert (code, out) == (2, "")
+    assert error == f"error: {tmp_path / 'out' / 'recipe.yaml'} cannot be written: No space left on device\n"
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = compress("run", "resnet19", "--int8", "--debug")
+    assert "Traceback (most recent call last)" in done.stderr
+
+
+def test_the_users_own_file_without_training_data(tmp_path: Path) -> None:
+    """MODEL as FILE.py:FUNCTION; recovery that flags brought along is left out, and said so."""
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np, torch\n"
+        "from torch import nn\n"
+        "from compress import Task\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3),\n"
+        "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))\n"
+        "    batches = [(torch.randn(8, 3, 12, 12),) for _ in range(4)]\n"
+        "    return model, Task(example_inputs=(torch.randn(2, 3, 12, 12),), calibration=lambda: batches)\n"
+    )
+    done = compress("run", "mine.py:build", "--prune", "0.5", "--int8", "--out", "out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "note: finetune left out: the task has no train data"
+    assert "lost: not measured, since there are no evaluation data" in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [stage["name"] for stage in report["stages"]] == ["baseline", "prune_channels", "reestimate_bn", "int8"]
+    assert report["parity"]["on"] == "noisy examples"
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "# changed\n")
+    script = "import compress; compress.load('out')"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        f"compress.errors.UserError: the model was built by {tmp_path / 'mine.py'}, which has changed since; restore it, "
+        "or give load(DIR, model=...)"
+    )
+
+
+def test_flags_and_recipe_are_the_same_data() -> None:
+    given = {"model": "m", "weights": None, "data": None, "seed": None, "limit_train": None, "limit_eval": None, "fp16": False}
+    recipe = to_recipe(
+        recipe=None, prune=0.5, int8=True, finetune=None, no_finetune=False, extra=("finetune:lr=0.1", "int8:exclude=a,b"), **given
+    )
+    assert recipe.passes == (
+        ("prune_channels", {"ratio": 0.5}),
+        ("reestimate_bn", {"allow_noop": True}),
+        ("finetune", {"lr": "0.1"}),
+        ("int8", {"exclude": "a,b"}),
+    )
+    assert recipe.implied == ("reestimate_bn", "finetune")
+
+
+def test_finetuning_alone_has_no_teacher() -> None:
+    recipe = to_recipe(recipe=None, prune=None, int8=False, finetune=3, no_finetune=False, extra=(), model="m")
+    assert recipe.passes == (("finetune", {"epochs": 3, "distill": False}),)
+
+
+def test_lists_show_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+    _, zoo, _ = in_process(capsys, "zoo", "list")
+    assert [line.split()[0] for line in zoo.splitlines()[1:5]] == ["resnet18", "resnet20", "resnet32", "resnet56"]
+    _, shown, _ = in_process(capsys, "zoo", "show", "resnet18")
+    assert yaml.safe_load(shown)["resnet18"]["accuracy"] == {"fashion-mnist": 0.93}
+    _, passes, _ = in_process(capsys, "passes", "list")
+    assert [line.split()[0] for line in passes.splitlines()[1:]] == ["prune_channels", "reestimate_bn", "finetune", "int8"]
+    _, details, _ = in_process(capsys, "passes", "show", "prune_channels")
+    assert "  --pass prune_channels:ratio=0.5" in details.splitlines()
+    assert 'Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning"' in details
+
+
+def test_int8_logits_are_numbers(whole: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    import compress as package
+
+    model = package.load(whole[1])
+    with torch.no_grad():
+        assert np.isfinite(model(torch.zeros(3, 3, 48, 48)).numpy()).all()
