@@ -82,7 +82,10 @@ def _open(path: Path, runtime: str, threads: int) -> Session:
         return open_onnx(path, runtime, threads)
     if not path.is_dir():
         raise UserError(f"{runtime} runs torch models: give the folder of a run, not {path}")
-    shapes = read_manifest(path)["input_shape"]
+    manifest = read_manifest(path)
+    if manifest["quantization"] is not None:
+        raise UserError(f"{path} holds an int8 model, which torch only simulates in float; time its files with ort-cpu instead")
+    shapes = manifest["input_shape"]
     return open_torch(load(path), tuple(torch.zeros(shape) for shape in shapes), runtime, threads)
 
 

@@ -1,6 +1,7 @@
 """A torch model as an ONNX file."""
 
 import contextlib
+import copy
 import inspect
 import io
 import logging
@@ -48,15 +49,16 @@ def input_names(model: nn.Module, count: int) -> tuple[str, ...]:
     """`input` for one; the names of `forward`'s parameters for several."""
     if count == 1:
         return ("input",)
-    names = [name for name in inspect.signature(model.forward).parameters if name not in ("args", "kwargs")]
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return tuple(names[:count]) if len(names) >= count else tuple(f"input_{index}" for index in range(count))
 
 
 def signature(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Signature:
     """The names and the largest set of dynamic axes with which `model` can be exported.
 
-    Tries batch, height and width, then the batch alone, then none: a layer that flattens a fixed number of pixels leaves
-    only the batch free.
+    Tries batch, height and width, then the batch alone, then none: a layer that flattens a fixed number of pixels, or that
+    pools to a fixed grid, leaves only the batch free.
 
     Raises:
         UserError: the model's forward fails on the example inputs, or cannot be captured even with fixed shapes.
@@ -77,12 +79,31 @@ def signature(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Signature
         try:
             with torch.no_grad(), quiet():
                 inputs = batched if found.axes[0] else example_inputs
-                torch.export.export(model, inputs, dynamic_shapes=found.dynamic_shapes, strict=False)
+                program = torch.export.export(model, inputs, dynamic_shapes=found.dynamic_shapes, strict=False)
+            if any(2 in part for part in found.axes) and not _takes_other_sizes(model, program.graph, example_inputs):
+                continue
             return found
         except Exception as error:  # torch.export raises many kinds
             failure = error
     assert failure is not None
     raise UserError(f"{type(model).__name__} cannot be captured by torch.export: {_first_line(failure)}") from failure
+
+
+def _takes_other_sizes(model: nn.Module, graph: torch.fx.Graph, example_inputs: tuple[Tensor, ...]) -> bool:
+    """Whether the file will work on images of any size, of which torch.export's success is no proof.
+
+    It takes a flattening of h * w pixels for "any h and w with this product", so that one has to try; and torch.onnx
+    writes an adaptive pooling to a grid, say 7 x 7, with the windows of the example's size.
+    """
+    adaptive = (torch.ops.aten.adaptive_avg_pool2d.default, torch.ops.aten.adaptive_max_pool2d.default)
+    if any(node.target in adaptive and any(size != 1 for size in node.args[1]) for node in graph.nodes):  # type: ignore[union-attr]
+        return False
+    try:
+        with torch.no_grad():
+            model(*(x.repeat(1, 1, 2, 2) if x.ndim == 4 else x for x in example_inputs))
+    except Exception:  # a user's forward can raise anything
+        return False
+    return True
 
 
 def batch_of_two(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -93,14 +114,18 @@ def batch_of_two(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def export_onnx(
     model: nn.Module, example_inputs: tuple[Tensor, ...], path: Path, signature: Signature, *, fp16: bool = False
 ) -> None:
-    """Write `model` to `path`, weights included, completely or not at all.
+    """Write `model`, which is not changed, to `path`, weights included, completely or not at all.
+
+    Args:
+        fp16: in half precision, inputs and outputs too.
 
     Raises:
         CompressError: torch's exporter failed; the text holds its first line.
+        UserError: the file cannot be written.
     """
     inputs = batch_of_two(example_inputs) if signature.axes[0] else example_inputs
     if fp16:
-        model = model.half()
+        model = copy.deepcopy(model).half()
         inputs = tuple(x.half() if x.is_floating_point() else x for x in inputs)
     try:
         with torch.no_grad(), quiet():

@@ -82,8 +82,14 @@ def global_average_pool(graph: Graph) -> None:
             continue
         pooled = node.output[0] if keep else node.output[0] + "_pooled"
         if not keep:
-            after = helper.make_node("Flatten", [pooled], [node.output[0]], name=node.name + "_flatten", axis=1)
-            graph.proto.node.insert(list(graph.proto.node).index(node) + 1, after)
+            place, flat = list(graph.proto.node).index(node) + 1, node.output[0]
+            readers, source = graph.readers(flat), pooled
+            if len(readers) == 1 and readers[0].op_type == Q:  # the kernel wants its output quantized right behind it
+                source, parameters = f"{pooled}_dq", readers[0].input[1:]
+                graph.proto.node.insert(place, helper.make_node(DQ, [f"{pooled}_q", *parameters], [source], name=source))
+                graph.proto.node.insert(place, helper.make_node(Q, [pooled, *parameters], [f"{pooled}_q"], name=f"{pooled}_q"))
+                place += 2
+            graph.proto.node.insert(place, helper.make_node("Flatten", [source], [flat], name=f"{node.name}_flatten", axis=1))
         node.CopyFrom(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=node.name))
 
 
@@ -207,7 +213,8 @@ def name_layers(graph: Graph) -> None:
     The optimizer keeps the name of a node that becomes an integer operator, and the name of the output of one that gets
     another memory layout.
     """
-    taken = {name for node in graph.proto.node for name in (node.name, *node.output)}
+    taken = {name for node in graph.proto.node for name in (node.name, *node.output)} | set(graph.initializers)
+    taken.update(value.name for value in graph.proto.input)
     for node in graph.proto.node:
         name = _layer_name(graph, node)
         if name is None or name in taken:
@@ -224,7 +231,7 @@ def name_layers(graph: Graph) -> None:
 def _layer_name(graph: Graph, node: onnx.NodeProto) -> str | None:
     if node.op_type in ("Conv", "Gemm", "MatMul"):
         weight = node.input[1]
-        while weight in graph.producer:
+        while weight in graph.producer and graph.producer[weight].op_type in (Q, DQ, "Transpose"):
             weight = graph.producer[weight].input[0]
         stored = weight.removesuffix("_int")
         return stored.removesuffix(".weight") if weight in graph.initializers and stored.endswith(".weight") else None

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.errors import ParityError
+from compress.errors import ParityError, UserError
 from compress.outputs import predictor
 from compress.task import Predict, Task
 
@@ -41,7 +41,11 @@ class _Enough(BaseException):
 
 
 def evaluation_inputs(task: Task, samples: int = SAMPLES) -> tuple[list[tuple[Tensor, ...]], str]:
-    """The first `samples` inputs that `task.evaluate` sends, in its batches; else the examples and 64 noisy copies."""
+    """The first `samples` inputs that `task.evaluate` sends, in its batches; else the examples and 64 noisy copies.
+
+    Raises:
+        UserError: `task.evaluate` sends nothing.
+    """
     if task.evaluate is None:
         generator = torch.Generator().manual_seed(0)
         batches = [task.example_inputs]
@@ -71,6 +75,8 @@ def evaluation_inputs(task: Task, samples: int = SAMPLES) -> tuple[list[tuple[Te
     except Exception:  # an evaluation that looks at the scores may stumble over our zeros
         if not seen:
             raise
+    if not seen:
+        raise UserError("Task.evaluate returned without a call of predict; it must send its inputs through predict(*inputs)")
     return seen, "evaluation"
 
 

@@ -157,11 +157,14 @@ def load_model(folder: Path, model: nn.Module) -> nn.Module:
         quantization = manifest["quantization"]
         if quantization is None:
             resize_(model, {name: tensor.shape for name, tensor in state.items()})
-            _fill_(model, state)
+            _check_names(model.state_dict(), state)
+            model.load_state_dict(state)
             return model.eval()
+        _check_names(model.state_dict(), quantization["float_shapes"])
         resize_(model, quantization["float_shapes"])  # the graph that is captured next depends on them
         graph_module = rebuild_quantized(model, quantization)
-        _fill_(graph_module, state)
+        _check_names(graph_module.state_dict(), state)
+        graph_module.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{folder} does not fit the architecture {type(model).__name__}: {last}") from None
@@ -169,16 +172,14 @@ def load_model(folder: Path, model: nn.Module) -> nn.Module:
     return graph_module.eval()
 
 
-def _fill_(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """`load_state_dict`, in place. Raises ValueError, naming the first, where the two have different names."""
-    own = model.state_dict()
+def _check_names(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the first, unless an architecture's tensors and the saved ones have the same names."""
     for name in own:
-        if name not in state:
+        if name not in given:
             raise ValueError(f"the weights have no '{name}'")
-    for name in state:
+    for name in given:
         if name not in own:
             raise ValueError(f"it has no '{name}'")
-    model.load_state_dict(state)
 
 
 def rebuild_quantized(model: nn.Module, quantization: dict[str, Any]) -> fx.GraphModule:

@@ -11,7 +11,8 @@ from compress.errors import UserError
 VARIABLE = "COMPRESS_FASHION_MNIST"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 CACHE = Path("~/.cache/compress-toolkit/fashion-mnist")
-# Where the authors publish it. There is no https, but the sums below leave no room for other data.
+# Where the authors publish it; the MD5 sums on their page and these are of the same files. There is no https, but the sums
+# leave no room for other data. (The Debian package holds the same idx files, packed anew: its sums differ.)
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 SHA256 = {
     "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",

@@ -40,8 +40,7 @@ def match(names: Sequence[str], labels: Sequence[str], outputs: int | None, what
         raise UserError(f"none of the {what} is a label of the model; {what}: {shortened(names)}; labels: {shortened(labels)}")
     if count is not None and len(names) != count:
         raise UserError(
-            f"class-count mismatch: the data have {len(names)} {what} ({shortened(names)}), "
-            f"the model has {count} outputs without labels"
+            f"class-count mismatch: {len(names)} {what} ({shortened(names)}), but the model has {count} outputs and no labels"
         )
     return {name: index for index, name in enumerate(names)}
 

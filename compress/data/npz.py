@@ -49,9 +49,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path} holds one array; an .npz file with xtr, ytr, xte and yte is needed")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} holds one array; an .npz file with xtr, ytr, xte and yte is needed")
+        with file:
             arrays = {key: file[key] for key in KEYS if key in file.files}
             present = ", ".join(file.files)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

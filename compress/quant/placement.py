@@ -22,6 +22,8 @@ WEIGHTED = CONVOLUTIONS | LINEAR
 CLIPS = {
     aten.relu.default,
     aten.relu_.default,
+    aten.relu6.default,
+    aten.relu6_.default,
     aten.hardtanh.default,
     aten.hardtanh_.default,
     aten.clamp.default,

@@ -26,7 +26,7 @@ def fetch(repository: str, patterns: Sequence[str], instead: str, revision: str 
         UserError: no such repository, no access to it, or no network; said at once, without retries.
     """
     hub = import_library("huggingface_hub", "huggingface_hub")
-    errors = hub.errors
+    errors = import_library("huggingface_hub.errors", "huggingface_hub")
     try:
         with quiet():
             folder = hub.snapshot_download(

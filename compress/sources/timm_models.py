@@ -8,10 +8,11 @@ from torch import nn
 from compress.data.preprocess import Preprocess
 from compress.errors import UserError
 from compress.progress import report
+from compress.sources.heads import build_for
 from compress.sources.hub_files import fetch
 from compress.sources.libraries import VISION, causes, first_line, import_library, near, quiet
 from compress.sources.source import Source
-from compress.sources.weights import classes_in, load_weights_, read_weights
+from compress.sources.weights import load_weights_, read_weights
 
 PREFIX = "timm:"
 
@@ -30,7 +31,7 @@ def load(name: str, weights: str | None) -> Source:
         model = _pretrained(timm, name)
     else:
         state = read_weights(weights)
-        model = _build(name, classes_in(state))
+        model = build_for(state, lambda classes: _build(name, classes))
         load_weights_(model, state, weights)
     classes = int(getattr(model, "num_classes", 0))
     if not classes:

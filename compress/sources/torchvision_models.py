@@ -9,9 +9,10 @@ from torch import nn
 from compress.data.download import fetch
 from compress.data.preprocess import Preprocess
 from compress.errors import UserError
+from compress.sources.heads import build_for
 from compress.sources.libraries import VISION, import_library, near, quiet
 from compress.sources.source import Source
-from compress.sources.weights import classes_in, load_weights_, read_weights
+from compress.sources.weights import load_weights_, read_weights
 
 PREFIX = "torchvision:"
 # Two models have further classifiers that serve training only. They are left out, and their tensors in a state dict too.
@@ -28,22 +29,19 @@ def load(name: str, weights: str | None) -> Source:
     models = import_library("torchvision.models", VISION)
     known = models.list_models(module=models)
     if name not in known:
-        raise UserError(f"torchvision has no classification model '{name}'." + near(name, known, "torchvision.models.list_models()"))
+        raise UserError(
+            f"torchvision has no classification model '{name}'." + near(name, known, "torchvision.models.list_models()")
+        )
     default = models.get_model_weights(name).DEFAULT
     options = _options(name, default)
     labels = tuple(default.meta["categories"])
     if weights is None:
-        _download(name, default.url)
-        with quiet():
-            model = models.get_model(name, weights=default, progress=False)
-        if name in WITH_HELPERS:
-            _remove_helpers_(model)
-        classes = len(labels)
+        model = _pretrained(models, name, default)
     else:
         state = {key: value for key, value in read_weights(weights).items() if key.partition(".")[0] not in HELPERS}
-        classes = classes_in(state) or len(labels)
-        model = _build(name, classes, options)
+        model = build_for(state, lambda classes: _build(name, classes or len(labels), options))
         load_weights_(model, state, weights)
+    classes = len(list(model.parameters())[-1])
     transform = default.transforms()
     size = transform.crop_size[0]
     return Source(
@@ -72,6 +70,15 @@ def _options(name: str, default: Any) -> dict[str, Any]:
     if name.startswith("vit_"):
         return {"image_size": default.meta["min_size"][0]}
     return {}
+
+
+def _pretrained(models: Any, name: str, default: Any) -> nn.Module:
+    _download(name, default.url)
+    with quiet():
+        model: nn.Module = models.get_model(name, weights=default, progress=False)
+    if name in WITH_HELPERS:
+        _remove_helpers_(model)
+    return model
 
 
 def _remove_helpers_(model: nn.Module) -> None:

@@ -68,13 +68,30 @@ def test_a_whole_run_prints_rows_table_and_three_lines(whole: tuple[subprocess.C
     assert "\x1b" not in done.stdout
 
 
-def test_the_resolved_recipe_repeats_the_run(whole: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path) -> None:
-    _, folder = whole
-    again = compress("run", "--recipe", str(folder / "recipe.yaml"), "--out", str(tmp_path / "out"), "--json")
+TINY = """
+from compress.testing import tiny_model, tiny_task
+def build():
+    return tiny_model(), tiny_task()
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the user's own file, and in `out` a run of it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "mine.py").write_text(TINY)
+    done = compress("run", "mine.py:build", "--prune", "0.5", "--int8", "--finetune", "1", "--out", "out", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder
+
+
+def test_the_resolved_recipe_repeats_the_run(tiny: Path, tmp_path: Path) -> None:
+    again = compress("run", "--recipe", "out/recipe.yaml", "--out", str(tmp_path / "out"), "--json", cwd=tiny)
     assert (again.returncode, again.stderr) == (0, "")
-    first, second = json.loads((folder / "report.json").read_text()), json.loads(again.stdout)
+    first, second = json.loads((tiny / "out" / "report.json").read_text()), json.loads(again.stdout)
     assert [s["accuracy"] for s in second["stages"]] == [s["accuracy"] for s in first["stages"]]
-    assert yaml.safe_load((folder / "recipe.yaml").read_text())["passes"][2] == {
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tiny / "out" / "model.onnx").read_bytes()
+    assert yaml.safe_load((tiny / "out" / "recipe.yaml").read_text())["passes"][2] == {
         "finetune": {
             "epochs": 1,
             "lr": 0.05,
@@ -103,20 +120,20 @@ def test_the_folder_is_read_by_eval_bench_and_load(whole: tuple[subprocess.Compl
     assert (loaded.stdout, loaded.stderr) == ("torch.Size([1, 10])\n", "")
 
 
-def test_resume_on_a_finished_folder_prints_its_report(whole: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    _, folder = whole
-    again = compress("run", "resnet18", "--prune", "0.5", "--int8", *SMALL, "--out", str(folder), "--resume", "--json")
-    assert json.loads(again.stdout) == json.loads((folder / "report.json").read_text())
-    other = compress("run", "resnet18", "--prune", "0.25", "--int8", *SMALL, "--out", str(folder), "--resume")
+def test_resume_on_a_finished_folder_prints_its_report(tiny: Path) -> None:
+    rest = ("--int8", "--finetune", "1", "--out", "out", "--resume")
+    again = compress("run", "mine.py:build", "--prune", "0.5", *rest, "--json", cwd=tiny)
+    assert json.loads(again.stdout) == json.loads((tiny / "out" / "report.json").read_text())
+    other = compress("run", "mine.py:build", "--prune", "0.25", *rest, cwd=tiny)
     assert other.returncode == 2
     assert other.stderr == (
-        f"error: {folder} was started with prune_channels ratio 0.5, not 0.25; resume it with the same options, "
+        "error: out was started with prune_channels ratio 0.5, not 0.25; resume it with the same options, "
         "or start anew with --force\n"
     )
 
 
-def test_quiet_prints_nothing(tmp_path: Path) -> None:
-    done = compress("run", "resnet18", "--int8", "--limit-eval", "50", "--quiet", "--out", str(tmp_path / "out"))
+def test_quiet_prints_nothing(tiny: Path) -> None:
+    done = compress("run", "mine.py:build", "--int8", "--quiet", "--out", "quiet", cwd=tiny)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
