@@ -96,7 +96,7 @@ def _takes_other_sizes(model: nn.Module, graph: torch.fx.Graph, example_inputs: 
     writes an adaptive pooling to a grid, say 7 x 7, with the windows of the example's size.
     """
     adaptive = (torch.ops.aten.adaptive_avg_pool2d.default, torch.ops.aten.adaptive_max_pool2d.default)
-    if any(node.target in adaptive and any(size != 1 for size in node.args[1]) for node in graph.nodes):  # type: ignore[union-attr]
+    if any(node.target in adaptive and any(size != 1 for size in node.args[1]) for node in graph.nodes):
         return False
     try:
         with torch.no_grad():

@@ -10,6 +10,9 @@ from onnx import helper, numpy_helper
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 # Codes of a bias stay below this, so that the int32 sum of products that they are added to cannot overflow.
 LARGEST_BIAS_CODE = 2**30
+# What ONNX Runtime merges into the convolution in front; and an ending that `measure.coverage` takes off again.
+ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid")
+MERGED = "_token_activation"
 
 
 class Graph:
@@ -211,7 +214,7 @@ def name_layers(graph: Graph) -> None:
     """Name Conv, Gemm and MatMul, and their outputs, after the module that holds their weight; Add after what it adds to.
 
     The optimizer keeps the name of a node that becomes an integer operator, and the name of the output of one that gets
-    another memory layout.
+    another memory layout; of an activation that it merges into that, the activation's output.
     """
     taken = {name for node in graph.proto.node for name in (node.name, *node.output)} | set(graph.initializers)
     taken.update(value.name for value in graph.proto.input)
@@ -221,11 +224,19 @@ def name_layers(graph: Graph) -> None:
             continue
         taken.add(name)
         node.name = name
-        if node.output[0] not in graph.outputs:
-            for reader in graph.readers(node.output[0]):
-                reader.input[:] = [name if value == node.output[0] else value for value in reader.input]
-            node.output[0] = name
-            graph.producer[name] = node
+        _name_output(graph, node, name)
+        readers = graph.readers(node.output[0])
+        if len(readers) == 1 and readers[0].op_type in ACTIVATIONS:
+            _name_output(graph, readers[0], name + MERGED)
+
+
+def _name_output(graph: Graph, node: onnx.NodeProto, name: str) -> None:
+    if node.output[0] in graph.outputs:
+        return
+    for reader in graph.readers(node.output[0]):
+        reader.input[:] = [name if value == node.output[0] else value for value in reader.input]
+    node.output[0] = name
+    graph.producer[name] = node
 
 
 def _layer_name(graph: Graph, node: onnx.NodeProto) -> str | None:

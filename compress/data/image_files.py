@@ -37,13 +37,15 @@ def decode(path: Path, preprocess: Preprocess) -> Tensor:
     try:
         with pillow.open(path) as file:
             image = file.convert("L" if preprocess.channels == 1 else "RGB")
+        bicubic = preprocess.interpolation == "bicubic"
+        method = pillow.Resampling.BICUBIC if bicubic else pillow.Resampling.BILINEAR
         if preprocess.resize is None:
-            image = image.resize((width, height), pillow.Resampling.BILINEAR)
+            image = image.resize((width, height), method)
         else:
             scale = preprocess.resize / min(image.size)
             # The short side exactly, the long one rounded down, as torchvision does.
             size = tuple(preprocess.resize if side == min(image.size) else int(side * scale) for side in image.size)
-            image = image.resize(size, pillow.Resampling.BILINEAR)
+            image = image.resize(size, method)
             left, top = round((image.width - width) / 2), round((image.height - height) / 2)
             image = image.crop((left, top, left + width, top + height))
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:

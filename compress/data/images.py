@@ -105,14 +105,14 @@ def image_task(data: ImageData, preprocess: Preprocess, *, batch: int = 128) -> 
         images, labels = preprocess.resized(data.train_images), data.train_labels
         calibration_images = images[kept][:CALIBRATION_IMAGES]
         pixels = round(data.shift * preprocess.size[1])
-        train = Batches(images[kept], labels[kept], preprocess, min(batch, len(kept)), data.flips, pixels)
-        validate = accuracy_of(images[held_out], labels[held_out], preprocess, "validate")
+        train: Batches | None = Batches(images[kept], labels[kept], preprocess, min(batch, len(kept)), data.flips, pixels)
+        validate: Callable[[Predict], float] | None = accuracy_of(images[held_out], labels[held_out], preprocess, "validate")
     else:
         reserved = min(CALIBRATION_IMAGES, max(1, len(test_images) // 10))
         calibration_images = test_images[:reserved]
         if len(test_images) > reserved:
             test_images, test_labels = test_images[reserved:], test_labels[reserved:]
-        train = validate = None
+        train, validate = None, None
 
     def calibration() -> Iterator[tuple[Tensor]]:
         for part in calibration_images.split(32):

@@ -18,6 +18,7 @@ class Preprocess:
         channels: 1 or 3; grey images are repeated to 3.
         resize: for image files, the length in pixels that the short side is brought to before the centre is cut out;
             None stretches the whole image to `size`.
+        interpolation: for image files, `bilinear` or `bicubic`; arrays of images are always resized bilinearly.
     """
 
     size: tuple[int, int]
@@ -25,6 +26,7 @@ class Preprocess:
     std: tuple[float, ...]
     channels: int = 3
     resize: int | None = None
+    interpolation: str = "bilinear"
 
     def resized(self, images: Tensor) -> Tensor:
         """uint8 images (N, C, H, W) of any size as uint8 (N, C, *size), bilinear, stretched."""

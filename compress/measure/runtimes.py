@@ -82,7 +82,7 @@ def _open_ort(path: Path, threads: int, provider: str, runtime: str) -> Session:
     except Exception as error:  # onnxruntime raises its own kinds, which share no public base
         raise UserError(f"{path} cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from None
     if provider not in session.get_providers():  # without its libraries the runtime falls back to the CPU, silently
-        raise UserError(f"{runtime} could not be started: ONNX Runtime's {provider} found no usable CUDA and cuDNN libraries here")
+        raise UserError(f"{runtime} could not be started: {provider} found no usable CUDA and cuDNN libraries")
     inputs = tuple(Input(i.name, tuple(i.shape), _DTYPES.get(i.type, np.float32)) for i in session.get_inputs())
     first = session.get_outputs()[0].name
     names = [i.name for i in inputs]

@@ -1,9 +1,11 @@
 """Taking whole channels out of a network, with everything that is coupled to them."""
 
+import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compress.outputs import tensors
@@ -81,19 +83,21 @@ def prune_channels_(
     for parameter in model.parameters():
         parameter.requires_grad_(True)  # the groups are found by following gradients
     try:
-        graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, output_transform=_outputs, verbose=False)
-        ignored = [m for m in (*fixed_layers(graph), *excluded) if isinstance(m, PRUNABLE)]
-        pruner = torch_pruning.pruner.BasePruner(
-            model,
-            inputs,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=ratio,
-            round_to=round_to,
-            pruning_ratio_dict=_ratios_of_narrow_layers(model, ratio, round_to),
-            ignored_layers=ignored,
-            output_transform=_outputs,
-        )
-        pruner.step()
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch-pruning, about parameters that belong to no layer
+            graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, output_transform=_outputs, verbose=False)
+            ignored = [m for m in (*fixed_layers(graph), *excluded) if isinstance(m, PRUNABLE)]
+            pruner = torch_pruning.pruner.BasePruner(
+                model,
+                inputs,
+                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+                pruning_ratio=ratio,
+                round_to=round_to,
+                pruning_ratio_dict=_ratios_of_narrow_layers(model, ratio, round_to),
+                ignored_layers=ignored,
+                output_transform=_outputs,
+            )
+            pruner.step()
     finally:
         for name, parameter in model.named_parameters():  # by name: those that were cut are new objects
             parameter.requires_grad_(name not in frozen)

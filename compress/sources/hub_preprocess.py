@@ -44,7 +44,9 @@ def preprocess_of(values: dict[str, Any], channels: int) -> Preprocess | None:
     if geometry is None or mean is None:
         return None  # written in a way that only the processor's class understands
     size, resize = geometry
-    return Preprocess(size=size, mean=mean, std=std, channels=channels, resize=resize)
+    # Pillow's number for bicubic; the others are near enough to bilinear.
+    interpolation = "bicubic" if values.get("resample") == 3 else "bilinear"
+    return Preprocess(size, mean, std, channels, resize, interpolation)
 
 
 def _normalization(values: dict[str, Any], channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...]]:

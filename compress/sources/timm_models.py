@@ -40,7 +40,7 @@ def load(name: str, weights: str | None) -> Source:
         model=model.eval(),
         origin={"kind": "timm", "name": name, "classes": classes},
         preprocess=_preprocess(timm.data.resolve_model_data_config(model)),
-        labels=_labels(timm, model) if weights is None else (),
+        labels=_labels(timm, model),
     )
 
 
@@ -78,7 +78,8 @@ def _preprocess(settings: dict[str, Any]) -> Preprocess | None:
     if channels not in (1, 3):
         return None
     resize = None if settings["crop_mode"] == "squash" else math.floor(min(height, width) / settings["crop_pct"])
-    return Preprocess((height, width), tuple(settings["mean"]), tuple(settings["std"]), channels, resize)
+    interpolation = "bicubic" if settings.get("interpolation") == "bicubic" else "bilinear"
+    return Preprocess((height, width), tuple(settings["mean"]), tuple(settings["std"]), channels, resize, interpolation)
 
 
 def _labels(timm: Any, model: nn.Module) -> tuple[str, ...]:

@@ -47,9 +47,16 @@ def load(name: str, weights: str | None) -> Source:
     return Source(
         model=model.eval(),
         origin={"kind": "torchvision", "name": name, "classes": classes, "options": options},
-        preprocess=Preprocess((size, size), tuple(transform.mean), tuple(transform.std), resize=transform.resize_size[0]),
+        preprocess=_preprocess(transform, size),
         labels=labels if classes == len(labels) else (),
     )
+
+
+def _preprocess(transform: Any, size: int) -> Preprocess:
+    """The evaluation transform that comes with the weights."""
+    bicubic = "bicubic" in str(getattr(transform, "interpolation", "")).lower()
+    mean, std, short = tuple(transform.mean), tuple(transform.std), transform.resize_size[0]
+    return Preprocess((size, size), mean, std, resize=short, interpolation="bicubic" if bicubic else "bilinear")
 
 
 def rebuild(origin: dict[str, Any]) -> nn.Module:

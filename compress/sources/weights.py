@@ -44,7 +44,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
             if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
                 loaded = loaded[key]
         if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-            raise UserError(f"{path} cannot be loaded as a state dict: it holds a {type(loaded).__name__}, not names with tensors")
+            found = type(loaded).__name__
+            raise UserError(f"{path} cannot be loaded as a state dict: it holds a {found}, not names with tensors")
         state = loaded
     if state and all(name.startswith(PREFIX) for name in state):
         state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
@@ -61,7 +62,8 @@ def load_weights_(model: nn.Module, state: dict[str, Tensor], where: Path | str)
     optional = {name for name in own if name.endswith("num_batches_tracked")}
     for name, tensor in state.items():
         if name not in own:
-            raise UserError(f"{where} does not fit {type(model).__name__}: it has '{name}', which the model has not." + did_you_mean(name, list(own))[:200])
+            unknown = f"it has '{name}', which the model has not." + did_you_mean(name, list(own))[:200]
+            raise UserError(f"{where} does not fit {type(model).__name__}: {unknown}")
         if tensor.shape != own[name].shape:
             shapes = f"{tuple(tensor.shape)} in the file, {tuple(own[name].shape)} in the model"
             raise UserError(f"{where} does not fit {type(model).__name__}: '{name}' has shape {shapes}")
@@ -69,7 +71,8 @@ def load_weights_(model: nn.Module, state: dict[str, Tensor], where: Path | str)
             raise UserError(f"{where} holds a NaN or an infinity in '{name}'")
     missing = [name for name in own if name not in state and name not in optional]
     if missing:
-        raise UserError(f"{where} does not fit {type(model).__name__}: '{missing[0]}' is missing ({len(missing)} of {len(own)} are)")
+        lacking = f"'{missing[0]}' is missing ({len(missing)} of {len(own)} are)"
+        raise UserError(f"{where} does not fit {type(model).__name__}: {lacking}")
     model.load_state_dict(state, strict=False)
 
 

@@ -33,6 +33,14 @@ def shades(images: torch.Tensor, labels: torch.Tensor) -> set[tuple[int, int]]:
     return {(int(image[0, 0, 0]), int(label)) for image, label in zip(images, labels, strict=True)}
 
 
+def test_other_folders_beside_train_and_val_are_passed_over(tmp_path: Path) -> None:
+    shaded(tmp_path / "train")
+    shaded(tmp_path / "val", 2)
+    (tmp_path / "notes").mkdir()
+    data = read_image_folder(tmp_path, SMALL)
+    assert (len(data.train_images), len(data.test_images)) == (9, 6)
+
+
 @pytest.mark.parametrize("evaluation", ["val", "test", "validation", "valid"])
 def test_train_and_evaluation_folders(tmp_path: Path, evaluation: str) -> None:
     shaded(tmp_path / "train", 3)
@@ -99,7 +107,9 @@ def test_files_are_found_by_extension_in_folders_below_and_hidden_ones_are_not(t
     (tmp_path / "cat" / "readme.txt").write_text("no image")
     (tmp_path / "cat" / ".hidden.png").write_text("no image")
     (tmp_path / ".ipynb_checkpoints").mkdir()
-    assert len(read_image_folder(tmp_path, SMALL).test_images) == 5
+    data = read_image_folder(tmp_path, SMALL)
+    assert len(data.test_images) == 5
+    assert data.classes == ("cat", "dog", "eel")
 
 
 def test_progress_is_reported(tmp_path: Path) -> None:
@@ -201,3 +211,14 @@ def test_without_pillow_the_install_line_is_given(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError) as error:
         read_image_folder(tmp_path, SMALL)
     assert str(error.value) == "reading image files needs Pillow; install it with: pip install 'compress-toolkit[vision]'"
+
+
+def test_bicubic_models_get_bicubic_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    image = pillow.fromarray(noise)
+    image.save(path)
+    for name, method in (("bilinear", pillow.Resampling.BILINEAR), ("bicubic", pillow.Resampling.BICUBIC)):
+        preprocess = Preprocess((16, 16), (0.5,) * 3, (0.5,) * 3, interpolation=name)
+        wanted = np.asarray(image.resize((16, 16), method)).transpose(2, 0, 1)
+        assert np.array_equal(decode(path, preprocess).numpy(), wanted)

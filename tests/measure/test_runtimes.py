@@ -137,7 +137,7 @@ def test_cuda_that_falls_back_to_the_cpu_is_told(file: Path, monkeypatch: pytest
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"]))
     assert told(file, "ort-cuda") == (
-        "ort-cuda could not be started: ONNX Runtime's CUDAExecutionProvider found no usable CUDA and cuDNN libraries here"
+        "ort-cuda could not be started: CUDAExecutionProvider found no usable CUDA and cuDNN libraries"
     )
 
 

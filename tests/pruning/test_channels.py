@@ -1,0 +1,313 @@
+"""A cut network equals the original whose readers no longer look at the channels that went; and what must not be cut is not."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import compress
+from compress.errors import PassError
+from compress.models.cifar_resnet import CifarResNet
+from compress.passes.prune_channels import PruneChannels
+from compress.pruning.channels import prune_channels_
+
+
+def marked(model: nn.Module) -> nn.Module:
+    """Every bias and every batch norm with numbers of its own: they tell, after the cut, which channels are left."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+        elif isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.normal_(module.bias)
+    return model.eval()
+
+
+def removed(original: nn.Module, cut: nn.Module, mark: str) -> list[int]:
+    """Channels whose entry in the bias `mark` of the original is not in that of the cut network."""
+    left = set(cut.get_parameter(f"{mark}.bias").tolist())
+    return [index for index, value in enumerate(original.get_parameter(f"{mark}.bias").tolist()) if value not in left]
+
+
+@torch.no_grad()
+def without(original: nn.Module, cut: nn.Module, readers: dict[str, list[str]]) -> nn.Module:
+    """The original, at full width, in which the layers of `readers` multiply what was removed by zero.
+
+    `readers`: name of a bias that marks a group's channels -> the layers that read these channels; `layer+3` starts
+    reading them at its fourth input (of a flattened image all pixels of a channel are read otherwise).
+    """
+    model = copy.deepcopy(original)
+    for mark, names in readers.items():
+        gone = removed(original, cut, mark)
+        assert gone, f"nothing of {mark} was removed"
+        for name in names:
+            name, _, start = name.partition("+")
+            weight = model.get_parameter(f"{name}.weight")
+            width = len(original.get_parameter(f"{mark}.bias"))
+            pixels = 1 if start or weight.ndim == 4 else weight.shape[1] // width  # of a flattened image
+            for channel in gone:
+                first = int(start or 0) + channel * pixels
+                weight[:, first : first + pixels] = 0
+    return model
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, stride=2)
+        self.hidden, self.head = nn.Linear(24 * 9, 16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.b(F.relu(self.a(x))))
+        return self.head(F.gelu(self.hidden(x.flatten(1))))
+
+
+class Depthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.depthwise = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16)
+        self.norm, self.b = nn.BatchNorm2d(16), nn.Conv2d(16, 32, 1)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu6(self.norm(self.depthwise(F.relu(self.a(x)))))
+        return self.head(F.relu(self.b(x)).mean((2, 3)))
+
+
+class Grouped(nn.Module):
+    """Two groups: the first half of the channels never meets the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.grouped = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3, groups=2)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.grouped(F.relu(self.a(x)))).mean((2, 3)))
+
+
+class Concatenated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(3, 24, 3)
+        self.head = nn.Linear(40, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([F.relu(self.a(x)), F.relu(self.b(x))], 1).mean((2, 3)))
+
+
+class TwoOutputs(nn.Module):
+    """Features and logits; the features feed the logits, and are an output themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.features = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+        self.hidden, self.head = nn.Linear(16, 16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = F.relu(self.features(F.relu(self.a(x))))
+        return features, self.head(F.relu(self.hidden(features.mean((2, 3)))))
+
+
+def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
+    found = model(x)
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
+@pytest.mark.parametrize(
+    ("model", "widths", "readers"),
+    [
+        (Plain, {"a": (16, 8), "b": (24, 8), "hidden": (16, 8)}, {"a": ["b"], "b": ["hidden"], "hidden": ["head"]}),
+        (
+            Depthwise,
+            {"a": (16, 8), "depthwise": (16, 8), "b": (32, 16)},
+            # Channels of the norm, which stands behind; the same ones of the layers in front of it.
+            {"norm": ["b"], "b": ["head"]},
+        ),
+        (Concatenated, {"a": (16, 8), "b": (24, 8)}, {"a": ["head+0"], "b": ["head+16"]}),
+        (TwoOutputs, {"a": (16, 8), "hidden": (16, 8)}, {"a": ["features"], "hidden": ["head"]}),
+        (
+            lambda: CifarResNet(8, 10),
+            {"layer1.0.conv1": (16, 8), "layer2.0.conv1": (32, 16), "layer3.0.conv1": (64, 32)},
+            {f"layer{n}.0.bn1": [f"layer{n}.0.conv2"] for n in (1, 2, 3)},
+        ),
+    ],
+    ids=["plain", "depthwise", "concatenated", "two outputs", "shortcuts that pad channels"],
+)
+def test_the_cut_network_is_the_original_without_these_channels(
+    model: type[nn.Module], widths: dict[str, tuple[int, int]], readers: dict[str, list[str]]
+) -> None:
+    original, x = marked(model()), torch.randn(3, 3, 8, 8)
+    cut = copy.deepcopy(original)
+    assert prune_channels_(cut, (x,), ratio=0.5) == widths
+    for found, expected in zip(outputs(cut, x), outputs(without(original, cut, readers), x), strict=True):
+        assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_residual_group_is_cut_as_one(residual_net: nn.Module) -> None:
+    original, x = marked(residual_net), torch.randn(3, 3, 8, 8)
+    cut = copy.deepcopy(original)
+    changed = prune_channels_(cut, (x,), ratio=0.5)
+    assert changed == {"stem": (16, 8), "conv1": (32, 16), "conv2": (32, 16), "shortcut.0": (32, 16)}
+    assert removed(original, cut, "bn2") == removed(original, cut, "shortcut.1")
+    readers = {"stem_bn": ["conv1", "shortcut.0"], "bn1": ["conv2"], "bn2": ["head"]}
+    assert torch.allclose(cut(x), without(original, cut, readers)(x), atol=1e-4)
+
+
+def test_a_grouped_convolution_loses_as_many_channels_in_each_group() -> None:
+    original, x = marked(Grouped()), torch.randn(3, 3, 8, 8)
+    cut = copy.deepcopy(original)
+    assert prune_channels_(cut, (x,), ratio=0.5) == {"a": (32, 16), "grouped": (32, 16)}
+    assert cut.grouped.groups == 2
+    gone = removed(original, cut, "grouped")
+    assert sum(channel < 16 for channel in gone) == 8
+    # What feeds the first group is among the first half, so no input channel changes its group.
+    unread = removed(original, cut, "a")
+    assert sum(channel < 16 for channel in unread) == 8
+    full = without(original, cut, {"grouped": ["head"]})
+    with torch.no_grad():
+        for channel in unread:  # each group has the input channels 0 to 15
+            full.grouped.weight[16 * (channel // 16) : 16 * (channel // 16 + 1), channel % 16] = 0
+    assert torch.allclose(cut(x), full(x), atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_channels_of_the_smallest_norm_go() -> None:
+    model, x = marked(Plain()), torch.randn(3, 3, 8, 8)
+    small = [1, 2, 5, 7, 8, 11, 12, 15]
+    model.a.weight[small] *= 0.01
+    model.a.bias[small] *= 0.01
+    model.b.weight[:, small] *= 0.01  # the norm is that of the group: the readers' weights belong to it
+    cut = copy.deepcopy(model)
+    prune_channels_(cut, (x,), ratio=0.5)
+    assert removed(model, cut, "a") == small
+
+
+@pytest.mark.parametrize(
+    ("width", "ratio", "round_to", "left"),
+    [
+        (32, 0.5, 8, 16),
+        (32, 0.3, 8, 16),  # 22.4 rounded down to a multiple of 8
+        (32, 0.3, 1, 22),
+        (32, 0.3, 2, 22),
+        (32, 0.1, 8, 24),
+        (20, 0.25, 4, 12),  # 15 rounded down
+        (20, 0.1, 16, 16),
+        (16, 0.75, 8, 8),  # 4, but at least 8
+        (64, 0.99, 8, 8),
+        (12, 0.5, 8, 8),
+        (10, 0.2, 8, 8),
+        (8, 0.5, 8, 8),  # no more channels than round_to
+        (6, 0.9, 8, 6),
+        (6, 0.9, 1, 1),
+    ],
+)
+def test_ratio_and_rounding(width: int, ratio: float, round_to: int, left: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 4, 1))
+    changed = prune_channels_(model, (torch.randn(1, 3, 4, 4),), ratio=ratio, round_to=round_to)
+    assert model[0].out_channels == model[2].in_channels == left
+    assert changed == ({} if left == width else {"0": (width, left)})
+
+
+@pytest.mark.parametrize("pattern", ["conv1", "conv*", "shortcut.*"])
+def test_excluded_layers_keep_their_channels(pattern: str, residual_net: nn.Module, images: Tensor) -> None:
+    before = copy.deepcopy(residual_net)
+    changed = prune_channels_(residual_net, (images,), ratio=0.5, exclude=(pattern,))
+    kept = {"conv1": {"conv1"}, "conv*": {"conv1", "conv2", "shortcut.0"}, "shortcut.*": {"conv2", "shortcut.0"}}[pattern]
+    assert set(changed) == {"stem", "conv1", "conv2", "shortcut.0"} - kept  # and what is added to an excluded layer stays
+    for name in kept:
+        assert residual_net.get_parameter(f"{name}.weight").shape[0] == before.get_parameter(f"{name}.weight").shape[0]
+
+
+def test_an_output_that_is_a_convolution_is_never_cut() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+    assert prune_channels_(model, (torch.randn(2, 3, 8, 8),), ratio=0.5) == {"0": (16, 8)}
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 16, 4, 4)
+
+
+class Dictionary(Plain):
+    def forward(self, x: Tensor) -> dict[str, Tensor | None]:
+        x = F.relu(self.b(F.relu(self.a(x))))
+        hidden = F.relu(self.hidden(x.flatten(1)))
+        return {"logits": self.head(hidden), "loss": None, "hidden": hidden, "classes": self.head(hidden).argmax(1)}
+
+
+def test_outputs_in_a_dictionary_are_protected_and_integers_ignored() -> None:
+    changed = prune_channels_(Dictionary().eval(), (torch.randn(2, 3, 8, 8),), ratio=0.5)
+    assert changed == {"a": (16, 8), "b": (24, 8)}
+
+
+def test_frozen_parameters_stay_frozen_and_others_free(residual_net: nn.Module, images: Tensor) -> None:
+    frozen = {"stem.weight", "bn2.bias", "head.weight"}
+    for name, parameter in residual_net.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    prune_channels_(residual_net, (images,), ratio=0.5)
+    assert {name for name, parameter in residual_net.named_parameters() if not parameter.requires_grad} == frozen
+    assert residual_net.head.in_features == 16
+
+
+class Scaled(nn.Module):
+    """Multiplies channels by numbers that belong to no layer: a parameter or, where torch-pruning cannot see it, a buffer."""
+
+    def __init__(self, parameter: bool) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 5)
+        scale = torch.rand(16, 1, 1)
+        if parameter:
+            self.scale = nn.Parameter(scale)
+        else:
+            self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.conv(x) * self.scale).mean((2, 3)))
+
+
+def test_parameters_without_a_layer_are_cut_too_and_nothing_is_warned_about(capfd: pytest.CaptureFixture[str]) -> None:
+    model, x = Scaled(parameter=True).eval(), torch.randn(2, 3, 8, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert prune_channels_(model, (x,), ratio=0.5) == {"conv": (16, 8)}
+    assert model.scale.shape == (8, 1, 1)
+    assert model(x).shape == (2, 5)
+    assert capfd.readouterr() == ("", "")
+
+
+class Reshapes(nn.Module):
+    """Has its width written into its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).view(-1, 16 * 64))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            lambda: Scaled(parameter=False),
+            "prune_channels broke the forward at 'conv' (The size of tensor a (8) must match the size of tensor b (16) at "
+            "non-singleton dimension 1); the model from before stands; leave it alone with --pass 'prune_channels:exclude=NAME'",
+        ),
+        (
+            Reshapes,
+            "prune_channels broke the forward at 'head' (mat1 and mat2 shapes cannot be multiplied (1x1024 and 512x5)); "
+            "the model from before stands; leave it alone with --pass 'prune_channels:exclude=NAME'",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_followed_is_told_and_left_as_it_was(model: type[nn.Module], message: str) -> None:
+    original, x = model().eval(), torch.randn(2, 3, 8, 8)
+    before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    with pytest.raises(PassError) as error:
+        compress.apply(PruneChannels(), original, compress.Task((x,)))
+    assert str(error.value) == message
+    after = original.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
