@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def tensors(output: Any) -> dict[str, Tensor]:
-    """The tensors in a model's output, in order, by name: `logits` for a single tensor, else key or `output_0`, ..."""
+    """The tensors in a model's output, in order, by name: `logits` where there is one, else key or `output_0`, ..."""
     if isinstance(output, Tensor):
         return {"logits": output}
     if isinstance(output, Mapping):
@@ -19,7 +19,7 @@ def tensors(output: Any) -> dict[str, Tensor]:
                 found[str(key)] = value
             elif value is not None:
                 found.update({f"{key}_{index}": part for index, part in enumerate(tensors(value).values())})
-        return found
+        return {"logits": next(iter(found.values()))} if len(found) == 1 else found
     if isinstance(output, list | tuple):
         flat = [part for value in output if value is not None for part in tensors(value).values()]
         return {"logits": flat[0]} if len(flat) == 1 else {f"output_{index}": part for index, part in enumerate(flat)}

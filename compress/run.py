@@ -161,8 +161,8 @@ def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recip
     model, task = artifact.model, artifact.task
     kind = "int8" if quantizers_in(model) else "fp32"
     parity = check_parity(model, open_onnx(files[MODEL]).predict, task, kind, MODEL)
-    reasons = model.meta.get("left_in_float", {}) if isinstance(model, torch.fx.GraphModule) else {}
-    coverage = integer_coverage(files[MODEL], reasons)
+    quantization = model.meta.get("quantization", {}) if isinstance(model, torch.fx.GraphModule) else {}
+    coverage = integer_coverage(files[MODEL], quantization.get("left_in_float"))
     half = _half_precision(artifact, folder) if recipe.fp16 else None
     for name, path in files.items():
         write_atomically(folder.path / name, path.read_bytes())

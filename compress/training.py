@@ -75,7 +75,7 @@ def fit(
     steps_per_epoch = count_batches(train())
     if steps_per_epoch == 0:
         raise UserError(f"{what}: the training data are empty")
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last_(model)
     # Biases and norm parameters are not decayed: pulling a scale to zero changes the function, not its size.
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -114,6 +114,14 @@ def fit(
     model.eval()
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     return FitResult(tuple(means), steps, samples, time.perf_counter() - start, precision)
+
+
+def channels_last_(model: nn.Module) -> nn.Module:
+    """Lay out the weights of 2d convolutions with channels last, in place: the layout of the fast kernels on the CPU."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,7 +1,9 @@
 """What the written file looks like from outside, and that it answers as torch does; and what happens where it cannot be written."""
 
 import errno
+import logging
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import CompressError, UserError
-from compress.export import Signature, batch_of_two, export_onnx, input_names, signature
+from compress.export import Signature, batch_of_two, export_onnx, input_names, quiet, signature
 from compress.measure import open_onnx
 
 
@@ -204,6 +206,18 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         exported(nn.Linear(3, 2), (torch.randn(2, 3),), path)
     assert str(error.value) == f"{path} cannot be written: No space left on device"
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("m.onnx", b"the old file")]
+
+
+def test_inside_quiet_nothing_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("some.library")
+    with quiet():
+        print("progress")
+        warnings.warn("deprecated", DeprecationWarning, stacklevel=1)
+        logger.warning("a package is missing")
+        assert not logger.isEnabledFor(logging.WARNING)
+        assert logger.isEnabledFor(logging.ERROR)
+    assert capfd.readouterr() == ("", "")
+    assert logger.isEnabledFor(logging.WARNING)
 
 
 def test_nothing_is_printed_and_nothing_about_this_machine_written(

@@ -229,7 +229,9 @@ def test_a_float_layer_keeps_its_constants() -> None:
 # DQ, Pad, Q
 
 
-def padding(value: float = 0.0, out_scale: float = 0.03, zero: int = 100, more: str = "", mode: str = "constant") -> onnx.ModelProto:
+def padding(
+    value: float = 0.0, out_scale: float = 0.03, zero: int = 100, more: str = "", mode: str = "constant"
+) -> onnx.ModelProto:
     nodes = f"""
         q = QuantizeLinear(image, s, z)  x = DequantizeLinear(q, s, z)
         y = Pad <mode="{mode}"> (x, pads, value)
@@ -375,7 +377,11 @@ def test_names_of_the_models_outputs_are_kept() -> None:
 
 def test_what_leads_to_no_output_is_removed() -> None:
     proto = model(
-        IMAGE, "float[2,3,6,6] out", "out = Relu(image)  dead = Add(image, unused)  more = Exp(dead)", unused=image(), other=image()
+        IMAGE,
+        "float[2,3,6,6] out",
+        "out = Relu(image)  dead = Add(image, unused)  more = Exp(dead)",
+        unused=image(),
+        other=image(),
     )
     after = rewritten(proto)
     assert operators(after) == ["Relu"]

@@ -96,8 +96,7 @@ def test_too_little_agreement_is_told_with_both_numbers() -> None:
     with pytest.raises(ParityError) as error:
         check_parity(Doubles(), lambda x: np.array([[0.0, 2.0]] * len(x), np.float32), sending(x), "int8", "model.onnx")
     assert str(error.value) == (
-        "model.onnx and the torch model disagree: equal top-1 on 0.9000 of 100 samples, 0.98 is needed; "
-        "largest relative error 1"
+        "model.onnx and the torch model disagree: equal top-1 on 0.9000 of 100 samples, 0.98 is needed; largest relative error 1"
     )
 
 

@@ -38,4 +38,6 @@ def test_a_command_parses(line: str) -> None:
 def test_the_table_is_the_benchmarks() -> None:
     run = json.loads((ROOT / "benchmarks/results/main_job.json").read_text())["runs"][0]
     table = {line.split()[0]: line.split()[1:] for line in README.splitlines() if re.match(r"[a-z_0-9]+ +\d+\.\d\d +", line)}
-    assert {name: f"{100 * value:.2f}" for name, value in run["accuracy"].items()} == {name: row[0] for name, row in table.items()}
+    assert {name: f"{100 * value:.2f}" for name, value in run["accuracy"].items()} == {
+        name: row[0] for name, row in table.items()
+    }

@@ -46,7 +46,13 @@ def test_the_folder_holds_everything_and_nothing_else(finished: compress.Run) ->
 def test_the_report_keeps_to_its_schema(finished: compress.Run) -> None:
     schema = json.loads(importlib.resources.files("compress.report").joinpath("schema.json").read_text())
     jsonschema.validate(finished.report, schema)
-    assert [stage["name"] for stage in finished.report["stages"]] == ["baseline", "prune_channels", "reestimate_bn", "finetune", "int8"]
+    assert [stage["name"] for stage in finished.report["stages"]] == [
+        "baseline",
+        "prune_channels",
+        "reestimate_bn",
+        "finetune",
+        "int8",
+    ]
     assert finished.report["input_shape"] == [[1, 3, 16, 16]]
 
 
@@ -191,7 +197,9 @@ compress.run(tiny_model(), tiny_task(), PASSES, out=sys.argv[1], resume=True, ti
 def test_a_killed_run_resumes_with_the_same_numbers(tmp_path: Path, finished: compress.Run, stage: str) -> None:
     """SIGKILL as soon as the stage's folder appears, that is, while its model is being exported and measured."""
     folder = tmp_path / "out"
-    script = KILLED.replace("from tests_run import", f"import sys as s; s.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_run import")
+    script = KILLED.replace(
+        "from tests_run import", f"import sys as s; s.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_run import"
+    )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
@@ -200,7 +208,9 @@ def test_a_killed_run_resumes_with_the_same_numbers(tmp_path: Path, finished: co
     process.kill()
     process.wait()
     assert not (folder / "report.json").exists(), process.stderr.read().decode()
-    done = subprocess.run([sys.executable, "-c", script, str(folder)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert numbers(json.loads((folder / "report.json").read_text())) == numbers(finished.report)
     assert {path.name for path in folder.iterdir() if not path.name.endswith(".tmp")} == FILES

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -13,12 +14,16 @@ from compress.errors import UserError
 from compress.losses import distillation
 from compress.outputs import first_tensor
 from compress.passes.base import check_range
-from compress.training import Loss, autocast_dtype, fit
+from compress.training import Loss, autocast_dtype, channels_last_, fit, reestimate_batch_norm
+
+BATCHES_FOR_STATISTICS = 16
 
 
 @dataclass(frozen=True)
 class Finetune:
     """Train for a few epochs under a one-cycle schedule, by default towards the original's outputs.
+
+    Batch norm statistics are re-estimated at the end, on training batches.
 
     Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network".
 
@@ -33,7 +38,7 @@ class Finetune:
     """
 
     epochs: int = 4
-    lr: float = 0.05
+    lr: float = 0.01
     weight_decay: float = 5e-4
     distill: bool = True
     temperature: float = 4.0
@@ -57,6 +62,8 @@ class Finetune:
         assert train is not None
         loss = self._towards(artifact.reference, next(model.parameters()).device) if self.distill else _cross_entropy
         done = fit(model, train, loss, epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, what=self.name)
+        # After few steps the running statistics still lag behind the weights: measured, 81 against 87 % after 18 steps.
+        reestimate_batch_norm(model, (batch[:-1] for batch in islice(train(), BATCHES_FOR_STATISTICS)))
         first, last = done.losses[0], done.losses[-1]
         artifact.notes.append(
             f"{done.steps} steps, {done.samples} samples in {done.precision}, mean loss of the first epoch {first:.4f}, "
@@ -65,7 +72,7 @@ class Finetune:
         return model
 
     def _towards(self, reference: nn.Module, device: torch.device) -> Loss:
-        teacher = copy.deepcopy(reference).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        teacher = channels_last_(copy.deepcopy(reference).to(device).eval())
         dtype = autocast_dtype(device)
 
         def loss(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:

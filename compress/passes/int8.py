@@ -47,7 +47,8 @@ class Int8:
             raise UserError(f"{self.name}: weight_bits must be 7, 8 or none, got {self.weight_bits}")
 
     def apply(self, artifact: Artifact) -> nn.Module:
-        model, signature = artifact.model, artifact.signature
+        # On the CPU, wherever training ran: that is where the graph is captured, observed and measured.
+        model, signature = artifact.model.cpu(), artifact.signature
         assert artifact.task.calibration is not None
         bits = self.weight_bits or (7 if saturates() else 8)
         example = artifact.task.example_inputs
@@ -66,14 +67,14 @@ class Int8:
         artifact.notes.append(f"ranges from {samples} calibration samples")
         if bits == 7:
             artifact.notes.append("7-bit weights: this processor has no VNNI, and 8-bit products would saturate")
-        # What the store needs to rebuild this graph, beside the numbers in the state dict.
+        # What the store needs to rebuild this graph, beside the numbers in the state dict, and the report to explain it.
         graph_module.meta["quantization"] = {
             "exclude": list(self.exclude),
             "weight_bits": bits,
             "inputs": [[list(x.shape), str(x.dtype).removeprefix("torch.")] for x in inputs],
             "axes": [list(axes) for axes in signature.axes],
             "float_shapes": shapes,
+            "left_in_float": placement.left_in_float,
             "structure": structure,
         }
-        graph_module.meta["left_in_float"] = placement.left_in_float
         return graph_module

@@ -44,7 +44,7 @@ def _pads_channels(grad_fn: Any) -> bool:
 
 def _outputs(output: Any) -> list[Tensor]:
     """The model's outputs, each behind an operation that nothing else reads: so an output that feeds another is one too."""
-    return [tensor * 1 for tensor in tensors(output).values() if tensor.requires_grad]
+    return [tensor * 1 for tensor in tensors(output).values()]
 
 
 def prune_channels_(
@@ -74,7 +74,7 @@ def prune_channels_(
     import torch_pruning
 
     device = next(model.parameters()).device
-    inputs = tuple(x[:1].to(device) for x in example_inputs)
+    inputs: Any = tuple(x[:1].to(device) for x in example_inputs)
     names = {module: name for name, module in model.named_modules()}
     before = {name: _width(module) for module, name in names.items() if isinstance(module, PRUNABLE)}
     excluded = [module for module, name in names.items() if any(fnmatchcase(name, pattern) for pattern in exclude)]
@@ -86,7 +86,7 @@ def prune_channels_(
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch-pruning, about parameters that belong to no layer
             graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, output_transform=_outputs, verbose=False)
-            ignored = [m for m in (*fixed_layers(graph), *excluded) if isinstance(m, PRUNABLE)]
+            ignored: list[nn.Module] = [m for m in (*fixed_layers(graph), *excluded) if isinstance(m, PRUNABLE)]
             pruner = torch_pruning.pruner.BasePruner(
                 model,
                 inputs,
@@ -105,9 +105,9 @@ def prune_channels_(
     return {name: (width, after[name]) for name, width in before.items() if after.get(name, width) != width}
 
 
-def _ratios_of_narrow_layers(model: nn.Module, ratio: float, round_to: int) -> dict[nn.Module, float]:
+def _ratios_of_narrow_layers(model: nn.Module, ratio: float, round_to: int) -> dict[Any, float]:
     """Ratios of their own for layers that would keep fewer than `round_to` channels: torch-pruning would not cut them."""
-    ratios: dict[nn.Module, float] = {}
+    ratios: dict[Any, float] = {}
     for module in model.modules():
         if isinstance(module, PRUNABLE) and _width(module) * (1 - ratio) < round_to < _width(module):
             ratios[module] = 1 - (round_to + 0.5) / _width(module)  # half a channel against the rounding down

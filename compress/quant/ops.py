@@ -35,7 +35,9 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 
 def onnx_translations() -> dict[Any, Callable[..., Any]]:
     """What `torch.onnx.export(custom_translation_table=...)` needs to write our operator."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def q_dq(x: Any, scale: Any, zero_point: Any) -> Any:
         return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero_point, axis=0), scale, zero_point, axis=0)

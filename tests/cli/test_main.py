@@ -94,7 +94,7 @@ def test_the_resolved_recipe_repeats_the_run(tiny: Path, tmp_path: Path) -> None
     assert yaml.safe_load((tiny / "out" / "recipe.yaml").read_text())["passes"][2] == {
         "finetune": {
             "epochs": 1,
-            "lr": 0.05,
+            "lr": 0.01,
             "weight_decay": 0.0005,
             "distill": True,
             "temperature": 4.0,
@@ -189,7 +189,9 @@ def test_a_file_that_is_no_model(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 def test_a_read_only_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    code, out, error = in_process(capsys, "run", "resnet18", "--int8", "--limit-eval", "10", "--out", str(tmp_path / "file" / "out"))
+    code, out, error = in_process(
+        capsys, "run", "resnet18", "--int8", "--limit-eval", "10", "--out", str(tmp_path / "file" / "out")
+    )
     assert (code, out, error) == (2, "", f"error: {tmp_path / 'file' / 'out'} cannot be written: Not a directory\n")
 
 
@@ -234,7 +236,9 @@ def test_the_users_own_file_without_training_data(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "# changed\n")
     script = "import compress; compress.load('out')"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
     assert done.stderr.splitlines()[-1] == (
         f"compress.errors.UserError: the model was built by {tmp_path / 'mine.py'}, which has changed since; restore it, "
         "or give load(DIR, model=...)"
@@ -244,7 +248,13 @@ def test_the_users_own_file_without_training_data(tmp_path: Path) -> None:
 def test_flags_and_recipe_are_the_same_data() -> None:
     given = {"model": "m", "weights": None, "data": None, "seed": None, "limit_train": None, "limit_eval": None, "fp16": False}
     recipe = to_recipe(
-        recipe=None, prune=0.5, int8=True, finetune=None, no_finetune=False, extra=("finetune:lr=0.1", "int8:exclude=a,b"), **given
+        recipe=None,
+        prune=0.5,
+        int8=True,
+        finetune=None,
+        no_finetune=False,
+        extra=("finetune:lr=0.1", "int8:exclude=a,b"),
+        **given,
     )
     assert recipe.passes == (
         ("prune_channels", {"ratio": 0.5}),

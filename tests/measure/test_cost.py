@@ -27,7 +27,9 @@ IMAGE = torch.randn(1, 4, 8, 8)
         # Pooling, normalization and activations are not counted.
         (nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.AvgPool2d(2)), 0, 8),
         (
-            nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)),
+            nn.Sequential(
+                nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+            ),
             6 * 4 * 9 * 36 + 6 * 2,
             6 * 4 * 9 + 6 + 12 + 12 + 2,
         ),

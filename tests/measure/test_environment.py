@@ -52,7 +52,9 @@ def test_which_processors_saturate(machine: str, flags: tuple[str, ...], expecte
         ({}, ()),
     ],
 )
-def test_only_the_flags_that_matter_are_kept(info: dict[str, str], expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_flags_that_matter_are_kept(
+    info: dict[str, str], expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(environment, "_cpuinfo", lambda: info)
     assert isa_flags() == expected
 

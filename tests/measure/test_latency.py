@@ -73,7 +73,7 @@ def test_candidates_alternate_in_blocks_of_like_length(clock: Clock) -> None:
             blocks.append((name, 1))
     assert clock.calls[:10] == ["slow"] * 5 + ["fast"] * 5
     assert [name for name, _ in blocks] == ["slow", "fast"] * (len(blocks) // 2)
-    assert {name: count for name, count in blocks} == {"slow": 4, "fast": pytest.approx(10, abs=1)}
+    assert dict(blocks) == {"slow": 4, "fast": pytest.approx(10, abs=1)}
     # All candidates get every round, also once they have enough; the first call of each block is not counted.
     assert len(times["slow"]) == 3 * len(blocks) / 2 >= 20
     assert len(times["fast"]) == sum(count - 1 for name, count in blocks if name == "fast")
@@ -103,20 +103,22 @@ def test_percentiles_and_throughput() -> None:
 
 
 def drifting(generator: np.random.Generator, median: float, count: int) -> np.ndarray:
-    """Milliseconds with spikes, and a slow drift that neighbours share."""
-    drift = 1 + 0.05 * np.sin(np.linspace(0, 12 * np.pi, count) + generator.uniform(0, 6))
-    return median * drift * generator.lognormal(0, 0.05, count) + median * (generator.random(count) < 0.02)
+    """Milliseconds with spikes, around a speed that wanders, so that neighbours resemble each other."""
+    noise, wandering = generator.normal(0, 0.05, count), np.zeros(count)
+    for index in range(1, count):
+        wandering[index] = 0.8 * wandering[index - 1] + 0.6 * noise[index]
+    return median * np.exp(wandering) + median * (generator.random(count) < 0.02)
 
 
 def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
     generator, covered = np.random.default_rng(0), 0
-    for seed in range(200):
+    for seed in range(100):
         slow, fast = drifting(generator, 12.0, 400), drifting(generator, 3.0, 900)
         ratio, low, high = ratio_with_interval(slow, fast, seed)
         assert low <= ratio <= high
-        assert ratio == pytest.approx(4.0, rel=0.03)
+        assert ratio == pytest.approx(4.0, rel=0.05)
         covered += low <= 4.0 <= high
-    assert covered >= 0.93 * 200
+    assert covered >= 90  # resampling single calls, as if they were independent, gives 58
 
 
 def test_the_same_sample_has_the_ratio_one() -> None:

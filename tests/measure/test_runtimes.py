@@ -34,7 +34,6 @@ def file(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
 X = torch.linspace(-1, 1, 20).view(5, 4)
 
 
-
 @pytest.mark.parametrize("given", [X, X.double(), X.half(), X.numpy(), X.double().numpy(), X.t().contiguous().t()])
 def test_a_file_takes_tensors_and_arrays_of_any_float_type(given: Any, net: nn.Module, file: Path) -> None:
     found = open_onnx(file).predict(given)
@@ -116,9 +115,7 @@ def providers(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 def test_cuda_without_its_provider_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     providers(monkeypatch, "CPUExecutionProvider")
-    assert told(file, "ort-cuda") == (
-        "ort-cuda needs ONNX Runtime's CUDA provider; install it with: pip install onnxruntime-gpu"
-    )
+    assert told(file, "ort-cuda") == ("ort-cuda needs ONNX Runtime's CUDA provider; install it with: pip install onnxruntime-gpu")
 
 
 def test_cuda_without_a_gpu_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +132,9 @@ def test_cuda_that_falls_back_to_the_cpu_is_told(file: Path, monkeypatch: pytest
     providers(monkeypatch, "CUDAExecutionProvider", "CPUExecutionProvider")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"]))
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *_, **__: SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    )
     assert told(file, "ort-cuda") == (
         "ort-cuda could not be started: CUDAExecutionProvider found no usable CUDA and cuDNN libraries"
     )

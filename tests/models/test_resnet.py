@@ -63,10 +63,10 @@ def test_resnet18_takes_images_of_any_size_from_32() -> None:
         assert model(torch.randn(2, 3, height, width)).shape == (2, 7)
 
 
-@pytest.mark.parametrize(
-    ("build", "depth", "millions"), [(resnet20, 20, 0.27), (resnet32, 32, 0.46), (resnet56, 56, 0.85)]
-)
-def test_cifar_resnets_have_the_depth_and_the_parameters_of_the_paper(build: type[nn.Module], depth: int, millions: float) -> None:
+@pytest.mark.parametrize(("build", "depth", "millions"), [(resnet20, 20, 0.27), (resnet32, 32, 0.46), (resnet56, 56, 0.85)])
+def test_cifar_resnets_have_the_depth_and_the_parameters_of_the_paper(
+    build: type[nn.Module], depth: int, millions: float
+) -> None:
     model = build()
     assert convolutions(model) + 1 == depth
     assert count_parameters(model) / 1e6 == pytest.approx(millions, abs=0.0101)  # table 6 of the paper cuts, not rounds

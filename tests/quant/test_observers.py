@@ -53,7 +53,7 @@ DISTRIBUTIONS = {
     "relu": lambda: torch.randn(20000).relu(),
     "uniform": lambda: torch.rand(20000) * 3 - 1,
     "long tails": lambda: torch.randn(20000) ** 3,
-    "negative": lambda: -torch.rand(20000) ** 2,
+    "negative": lambda: -(torch.rand(20000) ** 2),
     "mostly zero": lambda: torch.randn(20000).relu() * (torch.rand(20000) < 0.05),
     "two outliers": lambda: torch.cat([torch.randn(20000), torch.tensor([-9.0, 12.0])]),
 }

@@ -80,9 +80,7 @@ def test_a_convolution_in_integers(bias: bool, tmp_path: Path) -> None:
     found = written(graph_module, tmp_path / "conv.onnx", x)
     assert np.abs(codes(found, of_output) - integers).max() <= 1
     assert np.mean(codes(found, of_output) == integers) > 0.99  # the runtime multiplies in float32
-    assert np.abs(reals(codes(graph_module(x).detach(), of_output) - integers + of_output.zero_point.item(), of_output)).max() <= (
-        1.001 * of_output.scale.item()
-    )
+    assert np.abs(codes(graph_module(x).detach(), of_output) - integers).max() <= 1
 
 
 def test_a_linear_layer_in_integers_with_float_logits(tmp_path: Path) -> None:
@@ -168,12 +166,13 @@ def test_with_everything_excluded_nothing_is_quantized(residual_net: nn.Module, 
 
 @pytest.mark.parametrize("ranges", ["minmax", "mse"])
 def test_calibration_sets_the_observed_ranges(ranges: str) -> None:
-    model, batches = nn.Sequential(nn.Linear(4, 3)), [(torch.randn(5, 4) * 2,), (torch.randn(3, 4),)]
+    model, batches = nn.Sequential(nn.Linear(4, 3)), [(torch.randn(500, 4),), (torch.randn(300, 4) * 2,)]
     graph_module, _ = prepare(model.eval(), batches[0])
-    assert calibrate(graph_module, iter(batches), ranges) == 8
+    assert calibrate(graph_module, iter(batches), ranges) == 800
     observer = HistogramObserver("")
     for (x,) in batches:
         observer(x)
+    assert observer.mse() != observer.minmax()
     low, high = observer.mse() if ranges == "mse" else observer.minmax()
     found = quantizer(graph_module, "input_1")
     assert isinstance(found, ActivationQuantizer)

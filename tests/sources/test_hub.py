@@ -98,7 +98,9 @@ def test_an_image_model_with_its_labels_and_preprocessing(tmp_path: Path) -> Non
     assert torch.equal(logits(source.model, x), logits(model, x))
     assert not source.model.training
     assert source.labels == ("cat", "dog", "eel")
-    assert source.preprocess == Preprocess((224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=256, interpolation="bicubic")
+    assert source.preprocess == Preprocess(
+        (224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=256, interpolation="bicubic"
+    )
     assert {key: value for key, value in source.origin.items() if key != "config"} == {
         "kind": "hub",
         "folder": str(tmp_path),

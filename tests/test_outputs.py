@@ -1,0 +1,58 @@
+"""Tensors out of whatever a model returns."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from compress.outputs import first_tensor, predictor, tensors
+
+A, B, C = (torch.full((2, 3), float(value)) for value in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        (A, ["logits"]),
+        ((A,), ["logits"]),
+        ([A, None], ["logits"]),
+        ((A, B), ["output_0", "output_1"]),
+        ([A, (B, None, C)], ["output_0", "output_1", "output_2"]),
+        ({"out": A}, ["logits"]),
+        ({"out": A, "loss": None, "hidden": (B, C)}, ["out", "hidden_0", "hidden_1"]),
+        ({"out": {"main": A, "aux": B}}, ["out_0", "out_1"]),
+        (ImageClassifierOutput(logits=A), ["logits"]),
+        (ImageClassifierOutput(logits=A, hidden_states=(B, C)), ["logits", "hidden_states_0", "hidden_states_1"]),
+    ],
+)
+def test_names_of_tensors_in_their_order(output: Any, names: list[str]) -> None:
+    found = tensors(output)
+    assert list(found) == names
+    assert all(tensor is expected for tensor, expected in zip(found.values(), (A, B, C), strict=False))
+    assert first_tensor(output) is A
+
+
+def test_anything_else_is_told() -> None:
+    with pytest.raises(TypeError) as error:
+        tensors("logits")
+    assert str(error.value) == "the model's forward returns a str; a tensor, sequence or mapping of tensors is needed"
+
+
+class Halves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.dropout(x * y).bfloat16(), y
+
+
+def test_a_predictor_gives_the_first_output_as_an_array() -> None:
+    predict = predictor(Halves().train())
+    found = predict(A, B.numpy())
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, (A * B).numpy())  # in eval mode: dropout is off

@@ -1,0 +1,229 @@
+"""The training loop on a toy problem, and batch norm statistics against averages computed by hand."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.errors import PassError, UserError
+from compress.progress import watch
+from compress.training import count_batches, fit, reestimate_batch_norm
+
+
+def separable() -> list[tuple[Tensor, Tensor]]:
+    """Points whose class is the side of a line that they lie on: 5 batches of 16, and one of 4."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(84, 2, generator=generator)
+    return list(zip(x.split(16), (x.sum(1) > 0).long().split(16), strict=True))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def cross_entropy(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+    return F.cross_entropy(logits, target)
+
+
+def test_the_loss_falls_and_the_classes_are_learned() -> None:
+    model = net()
+    done = fit(model, separable, cross_entropy, epochs=8, lr=0.1)
+    assert len(done.losses) == 8
+    assert done.losses[-1] < 0.3 * done.losses[0]
+    assert not model.training
+    right = [(model(x).argmax(1) == y).float().mean() for x, y in separable()]
+    assert sum(right) / len(right) > 0.93
+
+
+def test_steps_and_samples_are_counted() -> None:
+    done = fit(net(), separable, cross_entropy, epochs=3, lr=0.1)
+    assert (done.steps, done.samples) == (3 * 6, 3 * 84)
+    assert done.precision in ("float32", "bfloat16")
+    assert done.seconds > 0
+
+
+def test_the_reported_losses_are_the_means_of_the_steps() -> None:
+    seen: list[float] = []
+
+    def spying(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        value = F.cross_entropy(logits, target)
+        seen.append(value.item())
+        return value
+
+    epochs: list[tuple[int, float]] = []
+    done = fit(net(), separable, spying, epochs=2, lr=0.1, after_epoch=lambda epoch, mean: epochs.append((epoch, mean)))
+    assert done.losses == pytest.approx([sum(seen[:6]) / 6, sum(seen[6:]) / 6])
+    assert epochs == [(1, done.losses[0]), (2, done.losses[1])]
+
+
+def test_the_loss_sees_logits_in_float32_inputs_and_target() -> None:
+    kinds = set()
+
+    def spying(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        kinds.add((logits.dtype, len(inputs), inputs[0].shape[1:], target.dtype))
+        return F.cross_entropy(logits, target)
+
+    fit(net(), separable, spying, epochs=1, lr=0.1)
+    assert kinds == {(torch.float32, 1, (2,), torch.int64)}
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    def shuffled() -> Iterator[tuple[Tensor, ...]]:
+        batches = separable()
+        return iter([batches[index] for index in torch.randperm(len(batches))])
+
+    def trained(seed: int) -> dict[str, Tensor]:
+        model = net()
+        torch.manual_seed(seed)
+        fit(model, shuffled, cross_entropy, epochs=2, lr=0.1)
+        return model.state_dict()
+
+    first, second, other = trained(3), trained(3), trained(4)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+def test_frozen_parameters_stay_and_biases_are_not_decayed() -> None:
+    model = net()
+    model[0].weight.requires_grad_(False)
+    frozen = model[0].weight.clone()
+    # With a loss that has no slope, nothing but decay moves a parameter.
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    fit(model, separable, lambda logits, inputs, target: 0 * logits.sum(), epochs=1, lr=0.1, weight_decay=0.1)
+    assert torch.equal(model[0].weight, frozen)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"3.weight"}
+    assert (model[3].weight.abs() <= before["3.weight"].abs()).all()
+
+
+def test_the_schedule_peaks_at_the_given_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[tuple[float, float]] = []
+    step = torch.optim.SGD.step
+
+    def spying(self: torch.optim.SGD, closure: Callable[[], float] | None = None) -> object:
+        rates.append((self.param_groups[0]["lr"], self.param_groups[0]["momentum"]))
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spying)
+    fit(net(), separable, cross_entropy, epochs=10, lr=0.2)
+    assert len(rates) == 60
+    highest = max(range(60), key=lambda index: rates[index][0])
+    assert rates[highest] == pytest.approx((0.2, 0.85))
+    assert highest == round(0.3 * 60) - 1
+    assert rates[0] == pytest.approx((0.2 / 25, 0.95))
+    assert rates[-1] == pytest.approx((0.2 / 25 / 1e4, 0.95))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_training(bad: float) -> None:
+    model = net()
+
+    def breaks(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        breaks.steps += 1
+        return F.cross_entropy(logits, target) * (bad if breaks.steps == 8 else 1)
+
+    breaks.steps = 0
+    with pytest.raises(PassError) as error:
+        fit(model, separable, breaks, epochs=3, lr=0.1)
+    # The weights are spoilt from that step on, and with them every loss that follows.
+    assert str(error.value) == "the loss became nan in epoch 2 of 3, at step 12 or before; try a lower lr than 0.1"
+
+
+def test_no_training_data_is_told() -> None:
+    with pytest.raises(UserError) as error:
+        fit(net(), lambda: [], cross_entropy, epochs=3, lr=0.1, what="finetune")
+    assert str(error.value) == "finetune: the training data are empty"
+
+
+def test_progress_is_reported_at_each_step() -> None:
+    seen: list[tuple[str, int, int | None, str]] = []
+    with watch(lambda *step: seen.append(step)):
+        fit(net(), separable, cross_entropy, epochs=2, lr=0.1, what="finetune")
+    assert [(what, done, total) for what, done, total, _ in seen] == [("finetune", step, 12) for step in range(1, 13)]
+
+
+def test_images_are_trained_in_any_layout() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    batches = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))]
+    assert fit(model, lambda: batches, cross_entropy, epochs=1, lr=0.01).steps == 1
+
+
+def test_batches_are_counted_with_and_without_a_length() -> None:
+    assert count_batches([(torch.ones(1),)] * 3) == 3
+    assert count_batches(iter([(torch.ones(1),)] * 3)) == 3
+
+
+# Batch norm
+
+
+def with_norms() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)
+    )
+    for norm in (model[1], model[4]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(1, 2)
+        nn.init.uniform_(norm.weight)
+        nn.init.uniform_(norm.bias)
+    return model
+
+
+def test_the_statistics_become_the_average_over_the_batches() -> None:
+    model, batches = with_norms(), [(torch.randn(size, 3, 8, 8) * size,) for size in (4, 6, 2)]
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items() if "running" not in name}
+    assert reestimate_batch_norm(model, iter(batches)) == 2
+    firsts, seconds = [], []
+    with torch.no_grad():
+        for (x,) in batches:
+            first = model[0](x)  # (batch, 4, 6, 6)
+            mean, variance = first.mean((0, 2, 3)), first.var((0, 2, 3), correction=0)
+            firsts.append((mean, first.var((0, 2, 3), correction=1)))
+            # While statistics are taken, a norm divides by those of the batch itself.
+            normal = (first - mean.view(-1, 1, 1)) / (variance.view(-1, 1, 1) + model[1].eps).sqrt()
+            second = model[3](F.relu(normal * model[1].weight.view(-1, 1, 1) + model[1].bias.view(-1, 1, 1)))
+            seconds.append((second.mean((0, 2, 3)), second.var((0, 2, 3), correction=1)))
+    for norm, statistics in ((model[1], firsts), (model[4], seconds)):
+        means, variances = (torch.stack(part).mean(0) for part in zip(*statistics, strict=True))
+        assert torch.allclose(norm.running_mean, means, atol=1e-5)
+        assert torch.allclose(norm.running_var, variances, rtol=1e-4)
+    changed = [name for name, tensor in kept.items() if not torch.equal(tensor, model.state_dict()[name])]
+    assert changed == ["1.num_batches_tracked", "4.num_batches_tracked"]
+
+
+def test_all_else_is_as_it_was() -> None:
+    model = with_norms()
+    reestimate_batch_norm(model, [(torch.randn(4, 3, 8, 8),)])
+    assert [module.momentum for module in model if isinstance(module, nn.BatchNorm2d)] == [0.3, 0.1]
+    assert not any(module.training for module in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_dropout_is_off_meanwhile() -> None:
+    model, x = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)), torch.randn(50, 3)
+    reestimate_batch_norm(model.train(), [(x,)])
+    assert torch.allclose(model[1].running_mean, x.mean(0), atol=1e-6)
+
+
+def test_momentum_is_restored_after_a_failure() -> None:
+    model = with_norms()
+    with pytest.raises(RuntimeError):
+        reestimate_batch_norm(model, [(torch.randn(4, 3, 8, 8),), (torch.randn(4, 5, 8, 8),)])
+    assert [module.momentum for module in model if isinstance(module, nn.BatchNorm2d)] == [0.3, 0.1]
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_model_without_norms_has_nothing_to_estimate() -> None:
+    assert reestimate_batch_norm(nn.Linear(3, 2), [(torch.randn(4, 3),)]) == 0
+    assert reestimate_batch_norm(nn.BatchNorm1d(3, track_running_stats=False), [(torch.randn(4, 3),)]) == 0
+
+
+def test_nothing_to_average_over_is_told() -> None:
+    with pytest.raises(UserError) as error:
+        reestimate_batch_norm(with_norms(), [])
+    assert str(error.value) == "batch norm cannot be re-estimated: the calibration data are empty"
