@@ -76,7 +76,7 @@ def resize_(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
                     if tensor not in resized:
                         empty = torch.zeros(tuple(shape), dtype=tensor.dtype, device=tensor.device)
                         resized[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-                    store[leaf] = resized[tensor]  # type: ignore[assignment]
+                    store[leaf] = resized[tensor]
 
 
 def shared_tensors(model: nn.Module) -> dict[str, str]:
