@@ -1,10 +1,12 @@
 """The command line as a person meets it: what it prints, what it refuses, and with which exit code."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,10 @@ def compress(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
 
 
 def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
+    disabled = logging.root.manager.disable  # the command line silences libraries for its whole process, which here is ours
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as stopped:
         main(list(arguments))
+    logging.disable(disabled)
     streams = capsys.readouterr()
     return int(stopped.value.code or 0), streams.out, streams.err
 
