@@ -43,7 +43,7 @@ def main() -> None:
                     "seed": seed,
                     "seconds": round(seconds, 1),
                     "accuracy": {stage["name"]: stage["accuracy"] for stage in report["stages"]},
-                    "stages": report["stages"],
+                    "stage_seconds": {stage["name"]: stage["seconds"] for stage in report["stages"]},
                     "summary": report["summary"],
                     "parity": report["parity"],
                     "integer_coverage": report["integer_coverage"],

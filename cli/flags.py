@@ -51,6 +51,8 @@ def to_recipe(
         name, option, value = _parse(text)
         steps.setdefault(name, {})
         if option is not None:
+            if option in steps[name]:
+                raise UserError(f"{name}: {option} is given twice; a recipe can hold a pass more than once, flags cannot")
             steps[name][option] = value
     ordered: list[Step] = sorted(steps.items(), key=lambda step: ORDER.index(find(step[0]).stage))
     values = {key: value for key, value in given.items() if value is not None}

@@ -69,7 +69,8 @@ class Screen:
             self.console.print(line, markup=False)
         for line in headline(report):
             self.console.print(line, markup=False)
-        self.console.print(f"files: {folder}/ (model.onnx, baseline.onnx, report.md)", markup=False)
+        half = "model-fp16.onnx, " if report["fp16"] else ""
+        self.console.print(f"files: {folder}/ (model.onnx, baseline.onnx, {half}report.md)", markup=False)
 
     def bench(self, result: dict[str, Any]) -> None:
         if self.as_json:
@@ -140,11 +141,9 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
 
 
 def _with_ratios(report: dict[str, Any], stage: dict[str, Any]) -> tuple[str, ...]:
-    """A row with how much faster and smaller than the baseline; of the last stage, the ratio that was timed side by side."""
+    """A row with how much faster and smaller than the baseline, from the columns beside it."""
     first = report["stages"][0]
     faster = first["latency_ms"]["p50"] / stage["latency_ms"]["p50"]
-    if stage is report["stages"][-1]:
-        faster = report["summary"]["speedup"]
     return (*row(stage), f"{faster:.2f}x", f"{first['size_bytes'] / stage['size_bytes']:.2f}x")
 
 

@@ -1,12 +1,7 @@
 """A torch model as an ONNX file."""
 
-import contextlib
 import copy
 import inspect
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +15,7 @@ from compress.files import write_atomically
 from compress.onnx_rewrites import rewrite
 from compress.outputs import tensors
 from compress.quant.ops import onnx_translations
+from compress.quiet import quiet
 
 OPSET = 20
 IMAGE_AXES = {0: "batch", 2: "height", 3: "width"}
@@ -169,16 +165,3 @@ def _name_axes(proto: onnx.ModelProto, signature: Signature) -> None:
 def _first_line(error: BaseException) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the exporter's own lines (progress, missing optional packages, deprecations) off both streams."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)

@@ -14,7 +14,7 @@ from compress.artifact import Artifact, record_from_dict, record_to_dict
 from compress.errors import UserError
 from compress.files import write_atomically
 from compress.quant.ptq import quantizers_in
-from compress.store import MANIFEST, WEIGHTS, load_model, save_model
+from compress.store import MANIFEST, WEIGHTS, load_model, read_manifest, save_model
 
 RECIPE, REPORT, MARKDOWN = "recipe.yaml", "report.json", "report.md"
 MODEL, BASELINE, HALF = "model.onnx", "baseline.onnx", "model-fp16.onnx"
@@ -111,14 +111,30 @@ class RunFolder:
         record = record_to_dict(artifact.history[-1])
         write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())
 
-    def restore(self, artifact: Artifact, folder: Path) -> Artifact | None:
-        """The artefact after the stage in `folder`, or None where that stage did not finish."""
+    def drop_if_nothing_finished(self) -> None:
+        """Remove what a failed run wrote, unless a pass is done that `resume` could build on."""
+        if self.finished() or len(list(self.stages.glob(f"*/{RECORD}"))) > 1:
+            return
+        self.clear()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def restore(self, artifact: Artifact, folder: Path, origin: dict[str, Any]) -> Artifact | None:
+        """The artefact after the stage in `folder`, or None where that stage did not finish.
+
+        Raises:
+            UserError: the stage was made from another source, such as a file that has changed since.
+        """
         try:
             record = record_from_dict(json.loads((folder / RECORD).read_text(encoding="utf8")))
         except (OSError, ValueError):
             return None
         if not artifact.history:
             return replace(artifact, history=(record,))
+        if read_manifest(folder)["origin"] != json.loads(json.dumps(origin)):
+            raise UserError(
+                f"the model's source has changed since {self.path} was started; restore it, or start anew with --force"
+            )
         model = load_model(folder, copy.deepcopy(artifact.reference))
         last_float = artifact.last_float if quantizers_in(model) else model
         return replace(artifact, model=model, last_float=last_float, history=(*artifact.history, record))

@@ -156,7 +156,8 @@ def read(path: Path | str) -> Recipe:
     """
     path = Path(path)
     try:
-        node = yaml.compose(path.read_text(encoding="utf8"))
+        with path.open(encoding="utf8") as file:  # not its text alone: the marks of a stream know its name
+            node = yaml.compose(file)
     except OSError as error:
         raise UserError(f"the recipe {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -232,5 +233,8 @@ def _plain(node: yaml.Node) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node, deep=True)
+    except yaml.constructor.ConstructorError as error:
+        line = node.start_mark.line + 1
+        raise UserError(f"{node.start_mark.name}, line {line}: only plain YAML is read, and {error.problem}") from None
     finally:
         loader.dispose()

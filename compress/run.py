@@ -137,21 +137,38 @@ def _execute(source: Source, task: Task, passes: Sequence[Pass], recipe: Recipe,
             folder.check_same(plain)
         if options.resume and folder.finished():
             return Run(load_model(folder.path, copy.deepcopy(source.model)), folder.report(), options.out)
-        artifact = Artifact.start(source.model.cpu().eval(), task)
         folder.prepare(force=options.force, resume=options.resume)
-        folder.write_recipe(plain)
-        plan = Plan(
-            folder=folder.stages,
-            meter=Meter(options.threads, options.timing or {}),
-            seed=recipe.seed,
-            device=device,
-            on_stage=options.on_stage,
-            keep=lambda kept, stage: folder.keep(kept, stage, source.origin),
-            restore=folder.restore,
-        )
-        artifact = run_pipeline(artifact, passes, plan)
-        report = _finish(artifact, folder, source, recipe, options)
-        return Run(artifact.model, report, options.out)
+        try:
+            return _work(source, task, passes, recipe, plain, folder, device, options)
+        except Exception:
+            folder.drop_if_nothing_finished()
+            raise
+
+
+def _work(
+    source: Source,
+    task: Task,
+    passes: Sequence[Pass],
+    recipe: Recipe,
+    plain: dict[str, Any],
+    folder: RunFolder,
+    device: torch.device,
+    options: Options,
+) -> Run:
+    folder.write_recipe(plain)
+    artifact = Artifact.start(source.model.cpu().eval(), task)
+    plan = Plan(
+        folder=folder.stages,
+        meter=Meter(options.threads, options.timing or {}),
+        seed=recipe.seed,
+        device=device,
+        on_stage=options.on_stage,
+        keep=lambda kept, stage: folder.keep(kept, stage, source.origin),
+        restore=lambda before, stage: folder.restore(before, stage, source.origin),
+    )
+    artifact = run_pipeline(artifact, passes, plan)
+    report = _finish(artifact, folder, source, recipe, options)
+    return Run(artifact.model, report, options.out)
 
 
 def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recipe, options: Options) -> dict[str, Any]:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
-    "errors progress outputs losses models",
+    "errors progress outputs losses models quiet",
     "files measure quant pruning onnx_rewrites",
     "export store",
     "task training",

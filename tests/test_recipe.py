@@ -42,6 +42,11 @@ def test_a_resolved_recipe_writes_every_default_and_reads_back(tmp_path: Path) -
         ("model: r\nmodel: s", "line 2: 'model' is there twice"),
         ("seed: many", "line 1: seed must be a whole number, got 'many'"),
         ("seed: true", "line 1: seed must be a whole number, got True"),
+        (
+            "seed: 1\nmodel: !!python/name:os.system x",
+            "line 2: only plain YAML is read, and could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/name:os.system'",
+        ),
         ("passes: int8", "line 1: passes must be a list of '- NAME: {option: value}'"),
         ("passes:\n- int8\n- prune: {}", "line 3: unknown pass 'prune'. Did you mean 'prune_channels'?"),
         ("passes:\n- int8:\n    rangs: mse", "line 3: int8 has no option 'rangs'. Did you mean 'ranges'?"),

@@ -17,8 +17,8 @@ INTEGER_OPERATORS = {
     "add": {"QLinearAdd"},
 }
 FLOAT_OPERATORS = {
-    "conv": {"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv"},
-    "linear": {"Gemm", "FusedGemm", "MatMul", "FusedMatMul"},
+    "conv": {"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvTranspose"},
+    "linear": {"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "LSTM", "GRU", "RNN"},
     "add": {"Add"},
 }
 

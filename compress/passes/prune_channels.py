@@ -8,7 +8,7 @@ from torch import nn
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.passes.base import check_range
-from compress.pruning.channels import prune_channels_
+from compress.pruning.channels import PRUNABLE, prune_channels_
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class PruneChannels:
             raise UserError(f"{self.name}: round_to must be at least 1, got {self.round_to}")
 
     def apply(self, artifact: Artifact) -> nn.Module:
+        if not any(isinstance(module, PRUNABLE) for module in artifact.model.modules()):
+            raise UserError(f"{self.name}: {type(artifact.model).__name__} has no convolution or linear layer that could be cut")
         try:
             changed = prune_channels_(
                 artifact.model, artifact.task.example_inputs, ratio=self.ratio, round_to=self.round_to, exclude=self.exclude

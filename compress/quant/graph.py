@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import UserError
+from compress.quiet import quiet
 
 aten = torch.ops.aten
 CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding}
@@ -19,7 +20,7 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes
     """
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             program = torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
         captured = program.module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds, some of them plain Exception

@@ -48,9 +48,9 @@ def call(spec: str, wanted: str) -> Any:
         return function()
     except UserError:
         raise
-    except Exception as error:  # the user's code can raise anything
-        line = _line_in(error, path)
-        raise UserError(f"{file}{line}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(f"{file}{_line_in(error, path)}: {type(error).__name__}: {first}") from error
     finally:
         sys.path.remove(str(path.parent))
 

@@ -249,6 +249,47 @@ def test_the_users_own_file_without_training_data(tmp_path: Path) -> None:
     )
 
 
+BRANCHES = """
+import torch
+from torch import nn
+from compress import Task
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+    def forward(self, x):
+        y = self.conv(x).mean((2, 3))
+        return y * 2 if y.sum() > 0 else y
+def build():
+    return Branches(), Task((torch.randn(2, 3, 8, 8),), calibration=lambda: [(torch.randn(4, 3, 8, 8),)])
+def fails():
+    raise RuntimeError("one\\ntwo")
+"""
+
+
+def test_a_failed_run_says_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(BRANCHES)
+    done = compress("run", "mine.py:build", "--int8", "--out", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: Branches cannot be captured by torch.export: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_several_lines_is_told_in_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(BRANCHES)
+    monkeypatch.chdir(tmp_path)
+    assert in_process(capsys, "run", "mine.py:fails", "--int8") == (2, "", "error: mine.py, line 15: RuntimeError: one\n")
+
+
+def test_an_option_given_twice_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--pass", "int8:ranges=mse", "--pass", "int8:ranges=minmax")
+    message = "error: int8: ranges is given twice; a recipe can hold a pass more than once, flags cannot\n"
+    assert in_process(capsys, "run", "resnet18", *given) == (2, "", message)
+
+
 def test_flags_and_recipe_are_the_same_data() -> None:
     given = {"model": "m", "weights": None, "data": None, "seed": None, "limit_train": None, "limit_eval": None, "fp16": False}
     recipe = to_recipe(

@@ -192,11 +192,12 @@ def test_the_channels_of_the_smallest_norm_go() -> None:
     ("width", "ratio", "round_to", "left"),
     [
         (32, 0.5, 8, 16),
-        (32, 0.3, 8, 16),  # 22.4 rounded down to a multiple of 8
+        (32, 0.3, 8, 24),  # 22.4 is nearer to 24 than to 16
         (32, 0.3, 1, 22),
         (32, 0.3, 2, 22),
-        (32, 0.1, 8, 24),
-        (20, 0.25, 4, 12),  # 15 rounded down
+        (32, 0.1, 8, 32),  # 28.8 is nearer to 32
+        (24, 0.5, 8, 8),  # 12 is half way
+        (20, 0.25, 4, 16),  # 15 is nearer to 16
         (20, 0.1, 16, 16),
         (16, 0.75, 8, 8),  # 4, but at least 8
         (64, 0.99, 8, 8),
