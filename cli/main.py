@@ -1,5 +1,6 @@
 """The commands. Torch is imported after the arguments are parsed, so that `compress --help` answers at once."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ def run(
         options = Options(
             out=folder, device=device, threads=threads, force=force, resume=resume, on_stage=screen.stage, on_note=screen.note
         )
-        result = run_recipe(recipe, options)
+        # What the user's own code prints must not get between the lines of the JSON.
+        with contextlib.redirect_stdout(sys.stderr) if as_json or quiet else contextlib.nullcontext():
+            result = run_recipe(recipe, options)
         screen.result(result.report, folder)
 
 

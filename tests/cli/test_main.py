@@ -75,6 +75,7 @@ def test_a_whole_run_prints_rows_table_and_three_lines(whole: tuple[subprocess.C
 TINY = """
 from compress.testing import tiny_model, tiny_task
 def build():
+    print("of my own")
     return tiny_model(), tiny_task()
 """
 
@@ -91,7 +92,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_resolved_recipe_repeats_the_run(tiny: Path, tmp_path: Path) -> None:
     again = compress("run", "--recipe", "out/recipe.yaml", "--out", str(tmp_path / "out"), "--json", cwd=tiny)
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, again.stderr) == (0, "of my own\n")
     first, second = json.loads((tiny / "out" / "report.json").read_text()), json.loads(again.stdout)
     assert [s["accuracy"] for s in second["stages"]] == [s["accuracy"] for s in first["stages"]]
     assert (tmp_path / "out" / "model.onnx").read_bytes() == (tiny / "out" / "model.onnx").read_bytes()
@@ -138,7 +139,7 @@ def test_resume_on_a_finished_folder_prints_its_report(tiny: Path) -> None:
 
 def test_quiet_prints_nothing(tiny: Path) -> None:
     done = compress("run", "mine.py:build", "--int8", "--quiet", "--out", "quiet", cwd=tiny)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "of my own\n")
 
 
 @pytest.mark.parametrize(
