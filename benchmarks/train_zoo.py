@@ -54,7 +54,7 @@ def main() -> None:
     begun = time.perf_counter()
 
     def show(what: str, done: int, total: int | None, note: str) -> None:
-        if note and done % 100 == 0:
+        if what == "train" and done % 100 == 0:
             print(f"{time.perf_counter() - begun:6.0f} s  {what} {done}/{total}  {note}", flush=True)
 
     def loss(logits: torch.Tensor, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
