@@ -3,7 +3,7 @@
     python benchmarks/int8.py resnet18 --result benchmarks/results/int8-resnet18.json
     python benchmarks/int8.py resnet56 --weights resnet56-4bfd9763.th --data npz:cifar10.npz --result ...
 
-Accuracy is on the whole test set; latency is p50 of single images on one thread, ratios with 95 % bootstrap intervals.
+Accuracy is on the whole test set; latency is p50 of single images, ratios with 95 % bootstrap intervals.
 """
 
 import argparse
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--data")
     parser.add_argument("--limit-eval", type=int)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--result", type=Path)
     options = parser.parse_args()
 
@@ -42,16 +43,13 @@ def main() -> None:
         assert task.calibration is not None
         quantize_with_ort(files["fp32"], files["onnxruntime"], (x.numpy() for (x,) in task.calibration()))
         rows = {name: row(path, task) for name, path in files.items()}
-        ratios = {"order ours, onnxruntime": ratio(files, ["ours", "onnxruntime"], task)}
-        ratios["order onnxruntime, ours"] = ratio(files, ["onnxruntime", "ours"], task)
-        ratios["fp32 over ours"] = ratio(files, ["fp32", "ours"], task, ("fp32", "ours"))
-        ratios["fp32 over onnxruntime"] = ratio(files, ["fp32", "onnxruntime"], task, ("fp32", "onnxruntime"))
+        ratios = {f"{threads} threads": ratios_of(files, task, threads) for threads in options.threads}
     result = {
         "command": "python benchmarks/int8.py " + " ".join(sys.argv[1:]),
         "peer": SETTINGS,
-        "environment": describe_environment(1),
+        "environment": describe_environment(max(options.threads)),
         "rows": rows,
-        "ratios of p50 (ours over onnxruntime where not said otherwise)": ratios,
+        "ratio of p50, its interval, both p50 in ms": ratios,
     }
     text = json.dumps(result, indent=1) + "\n"
     print(text)
@@ -70,13 +68,22 @@ def row(path: Path, task: object) -> dict[str, object]:
     }
 
 
-def ratio(files: dict[str, Path], order: list[str], task: object, of: tuple[str, str] = ("ours", "onnxruntime")) -> list[float]:
-    """p50 of one file over p50 of another, opened and timed in this order, with its interval; then both p50 in ms."""
+def ratios_of(files: dict[str, Path], task: object, threads: int) -> dict[str, list[float]]:
+    """p50 over p50 with its interval, then both p50 in ms; ours over onnxruntime where not said otherwise."""
+
+    def ratio(order: list[str], top: str, bottom: str) -> list[float]:
+        sessions = {name: open_onnx(files[name], threads=threads) for name in order}
+        times = time_interleaved({name: (lambda s=session: s.run(x)) for name, session in sessions.items()}, min_seconds=5)
+        medians = [float(np.median(times[name])) for name in (top, bottom)]
+        return [round(value, 4) for value in (*ratio_with_interval(times[top], times[bottom]), *medians)]
+
     x = task.example_inputs[0][:1].numpy()  # type: ignore[attr-defined]
-    sessions = {name: open_onnx(files[name]) for name in order}
-    times = time_interleaved({name: (lambda s=session: s.run(x)) for name, session in sessions.items()}, min_seconds=5)
-    medians = [float(np.median(times[name])) for name in of]
-    return [round(value, 4) for value in (*ratio_with_interval(times[of[0]], times[of[1]]), *medians)]
+    return {
+        "order ours, onnxruntime": ratio(["ours", "onnxruntime"], "ours", "onnxruntime"),
+        "order onnxruntime, ours": ratio(["onnxruntime", "ours"], "ours", "onnxruntime"),
+        "fp32 over ours": ratio(["fp32", "ours"], "fp32", "ours"),
+        "fp32 over onnxruntime": ratio(["fp32", "onnxruntime"], "fp32", "onnxruntime"),
+    }
 
 
 if __name__ == "__main__":

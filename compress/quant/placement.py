@@ -169,7 +169,7 @@ def _drop_unwanted_additions(integer: set[fx.Node], placement: Placement) -> Non
 def addition_name(node: fx.Node) -> str:
     """`add behind LAYER`, after the convolution or linear layer that its first operand comes from.
 
-    The exporter knows no module for an addition; `onnx_rewrites.name_layers` finds the same name in the ONNX graph.
+    The exporter knows no module for an addition; `onnx_rewrites.names` finds the same name in the ONNX graph.
     """
     before = node.args[0]
     while isinstance(before, fx.Node) and before.target not in WEIGHTED | ADDITIONS and before.args:

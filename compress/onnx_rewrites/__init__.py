@@ -1,0 +1,26 @@
+"""Small rewrites of an exported ONNX graph, most because ONNX Runtime has an integer kernel for the new form only.
+
+Every function changes the graph in place; `rewrite` runs them all. None changes what the graph computes.
+"""
+
+import onnx
+
+from compress.onnx_rewrites.graph import Graph
+from compress.onnx_rewrites.integers import pad_integers, store_integer_biases, store_integer_weights
+from compress.onnx_rewrites.names import name_layers
+from compress.onnx_rewrites.pool import global_average_pool
+from compress.onnx_rewrites.shield import keep_in_float
+from compress.onnx_rewrites.stem import space_to_depth
+
+
+def rewrite(model: onnx.ModelProto) -> None:
+    """All rewrites of this package, in place, then the removal of what is unused."""
+    graph = Graph(model)
+    global_average_pool(graph)
+    store_integer_weights(graph)
+    store_integer_biases(graph)
+    pad_integers(graph)
+    space_to_depth(graph)
+    keep_in_float(graph)
+    name_layers(graph)
+    graph.remove_unused()
