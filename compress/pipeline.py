@@ -4,8 +4,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from compress.measure.environment import available_cores
 from compress.measure.latency import Latency
 from compress.outputs import tensors
 from compress.passes.base import ORDER, Pass
+from compress.pruning.oracle import watched
 from compress.quant.ptq import quantizers_in
 from compress.task import Predict, Task
 
@@ -176,7 +176,7 @@ def verify(pass_: Pass, before: Artifact, model: nn.Module) -> None:
     example = before.task.example_inputs
     with torch.no_grad():
         wanted = {name: tuple(x.shape) for name, x in tensors(before.model.eval()(*example)).items()}
-        with _entered(model) as path:
+        with watched(model) as path:
             try:
                 outputs = tensors(model(*example))
             except Exception as error:  # a broken model can raise anything
@@ -191,22 +191,6 @@ def verify(pass_: Pass, before: Artifact, model: nn.Module) -> None:
             raise PassError(f"{pass_.name} left NaN or infinity in the output '{name}'; {stands}")
     if not getattr(pass_, "allow_noop", False) and not differs(before.model, model):
         raise PassError(f"{pass_.name} changed nothing; {stands} (its option allow_noop accepts that)")
-
-
-@contextmanager
-def _entered(model: nn.Module) -> Iterator[list[str]]:
-    """The path of the module whose forward was entered last, as the only item of a list."""
-    path = [""]
-
-    def watch(name: str) -> Callable[..., None]:
-        return lambda *_: path.__setitem__(0, name)
-
-    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in model.named_modules()]
-    try:
-        yield path
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def differs(before: nn.Module, after: nn.Module) -> bool:

@@ -95,7 +95,9 @@ def make_pass(name: str, options: Mapping[str, Any], where: str = "") -> Pass:
 
 
 def convert(value: Any, hint: Any, what: str) -> Any:
-    """`value` as the type that an option is annotated with: bool, int, float, str, Literal, tuple[str, ...], or any | None.
+    """`value` as the type that an option is annotated with.
+
+    These are bool, int, float, str, Literal, tuple[str, ...], dict[str, float], or any of them | None.
 
     Raises:
         UserError: "`what` must be ..., got ...".
@@ -110,6 +112,8 @@ def convert(value: Any, hint: Any, what: str) -> Any:
             if value == choice or str(value) == str(choice):
                 return choice
         raise UserError(f"{what} must be one of {', '.join(map(str, arguments))}, got {value!r}")
+    if origin is dict:
+        return _ratios(value, what)
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
@@ -119,6 +123,19 @@ def convert(value: Any, hint: Any, what: str) -> Any:
         return _SCALARS[hint](value)
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{what} must be {KINDS.get(hint, hint)}, got {value!r}") from None
+
+
+def _ratios(value: Any, what: str) -> dict[str, float]:
+    """A mapping of texts to numbers; as a flag `layer1.*=0.3,layer2.*=0.5`."""
+    if isinstance(value, str):
+        pairs = [pair.rpartition("=") for pair in value.split(",")]
+        value = {name: number for name, _, number in pairs}
+    try:
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in value):
+            raise ValueError
+        return {name: _float(number) for name, number in value.items()}
+    except (ValueError, TypeError):
+        raise UserError(f"{what} must map texts to numbers, such as layer1.*=0.3, got {value!r}") from None
 
 
 def _bool(value: Any) -> bool:

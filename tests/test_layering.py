@@ -12,7 +12,7 @@ LAYERS = [
     "errors progress outputs losses models quiet",
     "files measure quant pruning onnx_rewrites",
     "export store",
-    "task training",
+    "budgets task training",
     "data parity",
     "sources",
     "zoo artifact",

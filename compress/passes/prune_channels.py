@@ -1,35 +1,57 @@
 """Structured pruning: fewer channels, a smaller network, no special runtime."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from torch import nn
 
+from compress import budgets
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.passes.base import check_range
-from compress.pruning.channels import PRUNABLE, prune_channels_
+from compress.pruning.channels import ChannelPruner, Cut, Settings, changed_widths, widths
+from compress.pruning.criteria import CRITERIA
 
 
 @dataclass(frozen=True)
 class PruneChannels:
-    """Remove the channels with the smallest L2 norm from every group of coupled layers.
+    """Remove the least important channels, and attention heads, from every group of coupled layers.
 
-    Accuracy right afterwards is near chance; recover it with `reestimate_bn` and `finetune`.
+    Which channels go together is followed through every operator of the forward; what cannot be cut safely is protected,
+    with the reason in the report, and the cut network is held against the original without these channels. Accuracy right
+    afterwards is near chance; recover it with `reestimate_bn` and `finetune`.
 
     Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning"; Li et al. 2017, "Pruning Filters for Efficient
-    ConvNets".
+    ConvNets"; of each criterion, see `compress.pruning.criteria`.
 
     Args:
-        ratio: share of the channels of each group, in (0, 1); parameters and MACs fall by about 1 - (1 - ratio)^2.
+        ratio: share of the channels of each group, in [0, 1); parameters and MACs fall by about 1 - (1 - ratio)^2.
+        target: instead of the ratio, what the network may cost: macs, params, size or latency as a fraction of the original
+            (macs=0.5) or absolute (latency=3ms, size=5MB, params=1.2M).
+        criterion: which channels matter; taylor and obd need training data, activation and apoz calibration data.
+        ranking: within each group, over all groups, or over groups of one kind.
         round_to: widths that are left are multiples of this, at least 1; 8 suits the kernels of common processors.
+        floor: least share of a group that stays under a ranking over several groups, in (0, 1].
+        ratios: shell pattern of layer names to ratio, instead of `ratio`; the last that matches counts.
         exclude: shell patterns of layer names to leave alone, such as `layer4.*`.
+        threads: of the runtime that a latency target is measured on.
+        seed: of the random criterion.
         allow_noop: no error where nothing could be removed.
     """
 
     ratio: float = 0.5
+    target: str | None = None
+    criterion: Literal[
+        "l2", "l1", "fpgm", "bn_scale", "lamp", "taylor", "obd", "activation", "apoz", "elastic_net", "nuclear", "random"
+    ] = "l2"
+    ranking: Literal["local", "global", "isomorphic"] = "local"
     round_to: int = 8
+    floor: float = 0.1
+    ratios: dict[str, float] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    threads: int = 1
+    seed: int = 0
     allow_noop: bool = False
 
     name: ClassVar[str] = "prune_channels"
@@ -37,26 +59,81 @@ class PruneChannels:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        check_range(self.name, "ratio", self.ratio, 0, 1, open_ends=True)
-        if self.round_to < 1:
-            raise UserError(f"{self.name}: round_to must be at least 1, got {self.round_to}")
+        if self.ratios:
+            check_range(self.name, "ratio", self.ratio, 0, 1, open_ends=False)
+        else:
+            check_range(self.name, "ratio", self.ratio, 0, 1, open_ends=True)
+        for pattern, ratio in self.ratios.items():
+            check_range(self.name, f"the ratio of '{pattern}'", ratio, 0, 1, open_ends=False)
+        check_range(self.name, "floor", self.floor, 0, 1, open_ends=False)
+        for option in ("round_to", "threads"):
+            if getattr(self, option) < 1:
+                raise UserError(f"{self.name}: {option} must be at least 1, got {getattr(self, option)}")
+        if self.target is not None:
+            budgets.parse(self.target, f"{self.name}: target")
+        if CRITERIA[self.criterion].needs_batches:
+            gradients = CRITERIA[self.criterion].measures == "gradients"
+            object.__setattr__(self, "needs", ("train",) if gradients else ("calibration",))
 
     def apply(self, artifact: Artifact) -> nn.Module:
-        if not any(isinstance(module, PRUNABLE) for module in artifact.model.modules()):
-            raise UserError(f"{self.name}: {type(artifact.model).__name__} has no convolution or linear layer that could be cut")
+        pruner = self.pruner(artifact)
+        model, _ = self.cut(pruner, artifact)
+        changed = changed_widths(widths(artifact.model), widths(model))
+        if not changed and not self.allow_noop:
+            raise PassError(self._nothing(pruner))
+        if changed:
+            listed = ", ".join(f"{name} {before}->{after}" for name, (before, after) in changed.items())
+            artifact.notes.append(f"{len(changed)} layers narrowed: {listed}")
+        artifact.notes.extend(f"protected: {', '.join(names)} ({reason})" for reason, names in protected(pruner).items())
+        return model
+
+    def pruner(self, artifact: Artifact) -> ChannelPruner:
+        """Groups and scores of the artefact's model.
+
+        Raises:
+            UserError: the model's forward cannot be followed.
+        """
+        settings = Settings(self.criterion, self.ranking, self.round_to, self.floor, self.ratios, self.exclude)
+        task = artifact.task
+        batches = task.train if CRITERIA[self.criterion].measures == "gradients" else task.calibration
         try:
-            changed = prune_channels_(
-                artifact.model, artifact.task.example_inputs, ratio=self.ratio, round_to=self.round_to, exclude=self.exclude
-            )
+            return ChannelPruner(artifact.model, task.example_inputs, settings, batches, seed=self.seed)
         except UserError:
             raise
-        except Exception as error:  # torch-pruning fails with whatever the model's forward raises
+        except Exception as error:  # the model's forward can raise anything
             first = str(error).strip().splitlines() or [type(error).__name__]
-            raise PassError(
-                f"{self.name} cannot follow the structure of {type(artifact.model).__name__} ({first[0]}); leave the layers "
-                f"around this operation alone with exclude, for example --pass '{self.name}:exclude=NAME.*'"
-            ) from error
-        if changed:
-            widths = ", ".join(f"{name} {before}->{after}" for name, (before, after) in changed.items())
-            artifact.notes.append(f"{len(changed)} layers narrowed: {widths}")
-        return artifact.model
+            raise PassError(f"{self.name} cannot follow the forward of {type(artifact.model).__name__} ({first[0]})") from error
+
+    def cut(self, pruner: ChannelPruner, artifact: Artifact) -> tuple[nn.Module, list[Cut]]:
+        """The verified network; under a target the ratio is sought again when verifying protected a group."""
+        if self.target is None:
+            return pruner.verified(self.ratio)
+        budget = budgets.parse(self.target)
+        while True:
+            protected_before = sum(group.fixed is not None for group in pruner.groups)
+            inputs = artifact.task.example_inputs
+            answer = budgets.ratio_for(budget, pruner, artifact.reference, inputs, threads=self.threads)
+            model, cuts = pruner.verified(answer.ratio)
+            if sum(group.fixed is not None for group in pruner.groups) == protected_before:
+                break
+        met = f"{budget.show(answer.cost)} of {budget.show(answer.baseline)}"
+        artifact.notes.append(f"target {self.target}: {met} ({answer.cost / answer.baseline:.3f}), ratio {answer.ratio:.3f}")
+        return model, cuts
+
+    def _nothing(self, pruner: ChannelPruner) -> str:
+        start = f"{self.name} could remove nothing at ratio {self.ratio:g}"
+        if self.target is not None:
+            start = f"{self.name}: the model already is within the target {self.target}"
+        reasons = [f"{', '.join(names)}: {reason}" for reason, names in protected(pruner).items()]
+        free = sum(group.fixed is None for group in pruner.groups)
+        narrow = f"; {free} groups are too narrow for round_to {self.round_to}" if free and self.target is None else ""
+        return f"{start}{narrow}; the model from before stands" + (f"; protected are {'; '.join(reasons)}" if reasons else "")
+
+
+def protected(pruner: ChannelPruner) -> dict[str, list[str]]:
+    """Reason -> names of the groups that stay for it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for group in pruner.groups:
+        if group.fixed is not None and group.name not in found[group.fixed]:
+            found[group.fixed].append(group.name)
+    return dict(found)

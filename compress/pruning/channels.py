@@ -1,51 +1,117 @@
 """Taking whole channels out of a network, with everything that is coupled to them."""
 
-import math
-import warnings
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from compress.outputs import tensors
+from compress.pruning.criteria import CRITERIA
+from compress.pruning.cut import cut_, cut_copy, removed_places
+from compress.pruning.evidence import Batches, scores
+from compress.pruning.groups import Group, find_groups
+from compress.pruning.oracle import complaint
+from compress.pruning.selection import isomorphic_kind, kept_units
 
-PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
+Cut = tuple[Group, tuple[int, ...]]  # a group, and the units that go
 
 
-def fixed_layers(graph: Any) -> list[nn.Module]:
-    """The convolutions and linear layers whose channels must stay, found by walking back from where they are fixed.
+@dataclass(frozen=True)
+class Settings:
+    """How channels are chosen; see `selection.kept_units` and `criteria`."""
 
-    These are the model's outputs, since cutting them would change what it answers, and paddings of the channel axis (the
-    shortcuts of CIFAR ResNets): they shift channels, and the groups are formed as if they did not.
+    criterion: str = "l2"
+    ranking: str = "local"
+    round_to: int = 8
+    floor: float = 0.1
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    exclude: Sequence[str] = ()
 
-    `graph` is torch-pruning's dependency graph, built with `_outputs` as output transform.
+
+class ChannelPruner:
+    """The groups of one model and their scores; gives networks cut by any ratio. The model itself is never changed.
+
+    Attributes:
+        groups: all groups; those that must stay say why.
     """
-    found: list[nn.Module] = []
-    waiting = [node for node in graph.module2node.values() if not node.outputs or _pads_channels(node.grad_fn)]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node.module, PRUNABLE):
-            found.append(node.module)
-            continue
-        for before in node.inputs:
-            if before not in seen:
-                seen.add(before)
-                waiting.append(before)
-    return found
 
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: tuple[Tensor, ...],
+        settings: Settings,
+        batches: Batches | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            batches: what the criterion measures on, if it does.
+            seed: of the random criterion.
 
-def _pads_channels(grad_fn: Any) -> bool:
-    """Whether an operation of the autograd graph pads more than the pixels: pads are pairs, the last axis first."""
-    pad = getattr(grad_fn, "_saved_pad", ())
-    return any(pad[4:]) if "ConstantPad" in type(grad_fn).__name__ else False
+        Raises: whatever the model's forward raises.
+        """
+        device = next(model.parameters()).device
+        self.model, self.settings = model, settings
+        self.inputs = tuple(x[:2].to(device) for x in example_inputs)
+        self.groups = find_groups(model, self.inputs, settings.exclude)
+        free = [group for group in self.groups if group.fixed is None]
+        found = scores(model, free, CRITERIA[settings.criterion], batches, seed=seed) if free else []
+        self._scores = {group.members[0].parameter + str(group.members[0].dim): s for group, s in zip(free, found, strict=True)}
 
+    def cuts(self, ratio: float) -> list[Cut]:
+        """Which units go at this ratio, in groups that lose any."""
+        free = [group for group in self.groups if group.fixed is None]
+        found = [self._scores[group.members[0].parameter + str(group.members[0].dim)] for group in free]
+        s = self.settings
+        kept = kept_units(
+            free,
+            found,
+            ratio,
+            ranking=s.ranking,
+            round_to=s.round_to,
+            floor=s.floor,
+            ratios=s.ratios,
+            kind=isomorphic_kind(self.model),
+        )
+        gone = [tuple(sorted(set(range(group.units)) - set(stay))) for group, stay in zip(free, kept, strict=True)]
+        return [(group, units) for group, units in zip(free, gone, strict=True) if units]
 
-def _outputs(output: Any) -> list[Tensor]:
-    """The model's outputs, each behind an operation that nothing else reads: so an output that feeds another is one too."""
-    return [tensor * 1 for tensor in tensors(output).values()]
+    def cut(self, ratio: float) -> nn.Module:
+        """A cut copy, not yet verified."""
+        return cut_copy(self.model, self.cuts(ratio))
+
+    def parameters_left(self, ratio: float) -> int:
+        """How many parameters the cut network has, computed without cutting."""
+        sizes = {name: list(p.shape) for name, p in self.model.named_parameters()}
+        for (name, dim), places in removed_places(self.cuts(ratio)).items():
+            if name in sizes:
+                sizes[name][dim] -= len(places)
+        return sum(int(torch.Size(shape).numel()) for shape in sizes.values())
+
+    def verified(self, ratio: float) -> tuple[nn.Module, list[Cut]]:
+        """The cut network, held against the original without these channels, and what was cut.
+
+        A group whose cut does not stand this is protected from then on, with the reason, and the others are cut.
+        """
+        while True:
+            cuts = self.cuts(ratio)
+            cut = cut_copy(self.model, cuts)
+            problem = complaint(self.model, cut, cuts, self.inputs) if cuts else None
+            if problem is None:
+                return cut, cuts
+            self._protect(cuts, problem)
+
+    def _protect(self, cuts: list[Cut], problem: str) -> None:
+        """Fix the groups that cannot even be cut alone; all of them, if each alone can."""
+        reasons = {}
+        for group, units in cuts:
+            alone = cut_copy(self.model, [(group, units)])
+            reason = complaint(self.model, alone, [(group, units)], self.inputs)
+            if reason is not None:
+                reasons[id(group)] = reason
+        reasons = reasons or {id(group): problem for group, _ in cuts}
+        self.groups = [replace(group, fixed=reasons[id(group)]) if id(group) in reasons else group for group in self.groups]
 
 
 def prune_channels_(
@@ -53,71 +119,51 @@ def prune_channels_(
     example_inputs: tuple[Tensor, ...],
     *,
     ratio: float,
+    criterion: str = "l2",
+    ranking: str = "local",
     round_to: int = 8,
+    floor: float = 0.1,
+    ratios: Mapping[str, float] | None = None,
     exclude: Sequence[str] = (),
+    batches: Batches | None = None,
 ) -> dict[str, tuple[int, int]]:
-    """Remove, in place, the channels of each group whose weights have the smallest L2 norm.
+    """Remove, in place, the least important channels of each group.
 
     A group is a set of layers whose channels must go together: a convolution, its batch norm, the layers it is added to,
-    and the inputs of their readers. Every group loses the same share; see `fixed_layers` for those that are never cut.
+    and the inputs of their readers. What cannot be cut safely, such as the model's outputs, stays as it is.
 
     Args:
-        ratio: share of the channels of each group to remove, in (0, 1). Parameters and MACs fall by about 1-(1-ratio)^2.
-        round_to: what is left is the nearest multiple of this, and at least this; groups without as many channels are not cut.
+        ratio: share of the channels of each group to remove, in [0, 1). Parameters and MACs fall by about 1-(1-ratio)^2.
+        criterion: one of `criteria.CRITERIA`.
+        ranking, round_to, floor, ratios: see `selection.kept_units`.
         exclude: shell patterns of layer names to leave alone.
+        batches: `(*inputs, target)` for criteria that measure gradients, `(*inputs,)` for those that measure activations.
 
     Gives the layers whose output channels changed: name -> (before, after).
 
-    Sources: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", section 3 (groups; the library torch-pruning);
-    Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.1 (norms of filters).
+    Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", section 3 (what a group is).
     """
-    import torch_pruning
-
-    device = next(model.parameters()).device
-    inputs: Any = tuple(x[:1].to(device) for x in example_inputs)
-    names = {module: name for name, module in model.named_modules()}
-    before = {name: _width(module) for module, name in names.items() if isinstance(module, PRUNABLE)}
-    excluded = [module for module, name in names.items() if any(fnmatchcase(name, pattern) for pattern in exclude)]
-    model.eval()
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)  # the groups are found by following gradients
-    try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch-pruning, about parameters that belong to no layer
-            graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, output_transform=_outputs, verbose=False)
-            ignored: list[nn.Module] = [m for m in (*fixed_layers(graph), *excluded) if isinstance(m, PRUNABLE)]
-            pruner = torch_pruning.pruner.BasePruner(
-                model,
-                inputs,
-                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-                pruning_ratio=ratio,
-                round_to=round_to,
-                pruning_ratio_dict=_ratios_by_layer(model, ratio, round_to),
-                ignored_layers=ignored,
-                output_transform=_outputs,
-            )
-            pruner.step()
-    finally:
-        for name, parameter in model.named_parameters():  # by name: those that were cut are new objects
-            parameter.requires_grad_(name not in frozen)
-    after = {name: _width(module) for name, module in model.named_modules() if isinstance(module, PRUNABLE)}
-    return {name: (width, after[name]) for name, width in before.items() if after.get(name, width) != width}
+    settings = Settings(criterion, ranking, round_to, floor, ratios or {}, exclude)
+    pruner = ChannelPruner(model, example_inputs, settings, batches)
+    _, cuts = pruner.verified(ratio)
+    before = widths(model)
+    cut_(model, cuts)
+    return changed_widths(before, widths(model))
 
 
-def _ratios_by_layer(model: nn.Module, ratio: float, round_to: int) -> dict[nn.Module, float]:
-    """The ratio that leaves each layer the nearest multiple of `round_to`, at least one of them.
+def widths(model: nn.Module) -> dict[str, int]:
+    """Output channels of every convolution and linear layer."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found[name] = module.out_features
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            found[name] = module.out_channels
+        elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # transformers' transposed linear layer
+            found[name] = int(module.nf)
+    return found
 
-    torch-pruning by itself rounds down, which takes 50 % of 32 channels where 30 % were asked for.
-    """
-    ratios: dict[nn.Module, float] = {}
-    for module in model.modules():
-        if isinstance(module, PRUNABLE) and _width(module) > round_to:
-            multiples = _width(module) * (1 - ratio) / round_to
-            kept = round_to * max(1, math.ceil(multiples - 0.5))  # half way, the smaller network
-            ratios[module] = max(0.0, 1 - (kept + 0.5) / _width(module))  # half a channel against the rounding down
-    return ratios
 
-
-def _width(module: nn.Module) -> int:
-    return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
+def changed_widths(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """The layers whose width differs."""
+    return {name: (width, after[name]) for name, width in before.items() if after[name] != width}

@@ -253,23 +253,24 @@ def test_frozen_parameters_stay_frozen_and_others_free(residual_net: nn.Module, 
 
 
 class Scaled(nn.Module):
-    """Multiplies channels by numbers that belong to no layer: a parameter or, where torch-pruning cannot see it, a buffer."""
+    """Multiplies channels by numbers that belong to no layer: a parameter, a buffer, or a tensor that cannot be cut."""
 
-    def __init__(self, parameter: bool) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
         self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 5)
         scale = torch.rand(16, 1, 1)
-        if parameter:
-            self.scale = nn.Parameter(scale)
-        else:
+        if kind == "buffer":
             self.register_buffer("scale", scale)
+        else:
+            self.scale = nn.Parameter(scale) if kind == "parameter" else scale
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head((self.conv(x) * self.scale).mean((2, 3)))
 
 
-def test_parameters_without_a_layer_are_cut_too_and_nothing_is_warned_about(capfd: pytest.CaptureFixture[str]) -> None:
-    model, x = Scaled(parameter=True).eval(), torch.randn(2, 3, 8, 8)
+@pytest.mark.parametrize("kind", ["parameter", "buffer"])
+def test_numbers_without_a_layer_are_cut_too_and_nothing_is_warned_about(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    model, x = Scaled(kind).eval(), torch.randn(2, 3, 8, 8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert prune_channels_(model, (x,), ratio=0.5) == {"conv": (16, 8)}
@@ -290,25 +291,19 @@ class Reshapes(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("model", "reason"),
     [
-        (
-            lambda: Scaled(parameter=False),
-            "prune_channels broke the forward at 'conv' (The size of tensor a (8) must match the size of tensor b (16) at "
-            "non-singleton dimension 1); the model from before stands; leave it alone with --pass 'prune_channels:exclude=NAME'",
-        ),
-        (
-            Reshapes,
-            "prune_channels broke the forward at 'head' (mat1 and mat2 shapes cannot be multiplied (1x1024 and 512x5)); "
-            "the model from before stands; leave it alone with --pass 'prune_channels:exclude=NAME'",
-        ),
+        (lambda: Scaled("tensor"), "conv: runs along values of a fixed number"),
+        (Reshapes, "conv: cutting it breaks the forward at 'head' (mat1 and mat2 shapes cannot be multiplied (1x1024 and 512x5))"),
     ],
+    ids=["a tensor of fixed size", "a width in the code"],
 )
-def test_a_network_that_cannot_be_followed_is_told_and_left_as_it_was(model: type[nn.Module], message: str) -> None:
+def test_what_cannot_be_cut_is_protected_and_the_reason_told(model: type[nn.Module], reason: str) -> None:
     original, x = model().eval(), torch.randn(2, 3, 8, 8)
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
     with pytest.raises(PassError) as error:
         compress.apply(PruneChannels(), original, compress.Task((x,)))
-    assert str(error.value) == message
+    start = "prune_channels could remove nothing at ratio 0.5; the model from before stands; protected are"
+    assert str(error.value) in (f"{start} {reason}; head: an output of the model", f"{start} head: an output of the model; {reason}")
     after = original.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
