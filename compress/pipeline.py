@@ -150,10 +150,10 @@ def apply(pass_: Pass, model: nn.Module, task: Task, *, seed: int = 0, device: s
         PassError: the result fails a post-condition.
     """
     check([pass_], task)
-    return _transformed(pass_, Artifact.start(model, task), seed, torch.device(device)).model
+    return transformed(pass_, Artifact.start(model, task), seed, torch.device(device)).model
 
 
-def _transformed(pass_: Pass, artifact: Artifact, seed: int, device: torch.device) -> Artifact:
+def transformed(pass_: Pass, artifact: Artifact, seed: int, device: torch.device) -> Artifact:
     """The artefact after a pass, verified, on the CPU; the given one is untouched."""
     seed_everything(seed)
     fork = replace(artifact, model=copy.deepcopy(artifact.model).to(device), notes=[])
@@ -239,7 +239,7 @@ def run_pipeline(artifact: Artifact, passes: Sequence[Pass], plan: Plan) -> Arti
         folder.mkdir(parents=True, exist_ok=True)
         begun = time.perf_counter()
         if pass_ is not None:
-            artifact = _transformed(pass_, artifact, plan.seed + position, plan.device)
+            artifact = transformed(pass_, artifact, plan.seed + position, plan.device)
         seconds = time.perf_counter() - begun
         options = {} if pass_ is None else options_of(pass_)
         record = plan.meter.measure(name, artifact, folder / "model.onnx", options, seconds)
