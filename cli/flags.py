@@ -1,18 +1,32 @@
 """Flags as a recipe: the same plain data that a YAML file holds."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+from torch import nn
+
+from compress import budgets, zoo
 from compress import recipe as recipes
 from compress.errors import UserError
+from compress.files import write_atomically
 from compress.passes import ORDER, find
+from compress.passes.prune_channels import PruneChannels
+from compress.planning import parse_plan
 from compress.recipe import Recipe, Step
+from compress.sensitivity import Sensitivity
+from compress.task import Task
 
 
 def to_recipe(
     *,
     recipe: str | None,
     prune: float | None,
+    prune_target: str | None = None,
+    prune_plan: str | None = None,
+    prune_steps: int | None = None,
     int8: bool,
     finetune: int | None,
     no_finetune: bool,
@@ -24,7 +38,15 @@ def to_recipe(
     Raises:
         UserError: flags that contradict each other, or an option that no pass has.
     """
-    flags = {"--prune": prune, "--int8": int8, "--finetune": finetune, "--no-finetune": no_finetune, "--pass": extra}
+    ways = {"--prune": prune, "--prune-target": prune_target, "--prune-plan": prune_plan}
+    flags = {
+        **ways,
+        "--prune-steps": prune_steps,
+        "--int8": int8,
+        "--finetune": finetune,
+        "--no-finetune": no_finetune,
+        "--pass": extra,
+    }
     used = [flag for flag, value in flags.items() if value not in (None, False, ())]
     if recipe is not None:
         if used:
@@ -35,8 +57,9 @@ def to_recipe(
         raise UserError("--finetune and --no-finetune contradict each other")
     steps: dict[str, dict[str, Any]] = {}
     implied: list[str] = []
-    if prune is not None:
-        steps["prune_channels"] = {"ratio": prune}
+    channels = _channels(ways)
+    if channels is not None:
+        steps["prune_channels"] = channels
         steps["reestimate_bn"] = {"allow_noop": True}  # not every network has batch norm
         implied.append("reestimate_bn")
         if finetune is None and not no_finetune:
@@ -44,7 +67,7 @@ def to_recipe(
             implied.append("finetune")
     if finetune is not None:
         # Without pruning the original would teach itself.
-        steps["finetune"] = {"epochs": finetune} if prune is not None else {"epochs": finetune, "distill": False}
+        steps["finetune"] = {"epochs": finetune} if channels is not None else {"epochs": finetune, "distill": False}
     if int8:
         steps["int8"] = {}
     for text in extra:
@@ -55,8 +78,59 @@ def to_recipe(
                 raise UserError(f"{name}: {option} is given twice; a recipe can hold a pass more than once, flags cannot")
             steps[name][option] = value
     ordered: list[Step] = sorted(steps.items(), key=lambda step: ORDER.index(find(step[0]).stage))
+    if prune_steps is not None:
+        ordered = _in_steps(ordered, prune_steps)
     values = {key: value for key, value in given.items() if value is not None}
     return Recipe(passes=tuple(ordered), implied=tuple(implied), **values)
+
+
+def _channels(ways: dict[str, Any]) -> dict[str, Any] | None:
+    """Options of `prune_channels` from the one flag of the three that was used; None where none was."""
+    used = [flag for flag, value in ways.items() if value is not None]
+    if len(used) > 1:
+        raise UserError(f"{used[0]} and {used[1]} contradict each other; give one of them")
+    if ways["--prune"] is not None:
+        return {"ratio": ways["--prune"]}
+    if ways["--prune-target"] is not None:
+        return {"target": ways["--prune-target"]}
+    if ways["--prune-plan"] is not None:
+        return {"ratio": 0.0, "ratios": read_plan(ways["--prune-plan"])}
+    return None
+
+
+def read_plan(path: str) -> dict[str, float]:
+    """The ratios in a plan file, such as `compress sensitivity --save` writes."""
+    try:
+        return parse_plan(Path(path).read_text(encoding="utf8"))
+    except OSError as error:
+        raise UserError(f"the plan {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _in_steps(steps: list[Step], count: int) -> list[Step]:
+    """Pruning and its recovery `count` times, each time a part of the way."""
+    options = dict(steps).get("prune_channels")
+    if options is None:
+        raise UserError("--prune-steps needs --prune or --prune-target: it says in how many steps")
+    if "ratios" in options:
+        raise UserError("--prune-steps cannot cut by a plan; give --prune or --prune-target")
+    parts = [dict(options) for _ in range(count)]
+    if options.get("target") is not None:
+        budget = budgets.parse(str(options["target"]), "--prune-target")
+        if not budget.fraction:
+            raise UserError(
+                f"--prune-steps needs a target that is a fraction of the original, such as macs=0.5, got {options['target']}"
+            )
+        for number, part in enumerate(parts, 1):
+            part["target"] = f"{budget.kind}={budget.value ** (number / count):.6g}"
+    else:
+        ratio = float(options["ratio"])
+        for part in parts if 0 < ratio < 1 else ():  # anything else is refused by the pass
+            part["ratio"] = round(1 - (1 - ratio) ** (1 / count), 6)
+    first = [step for step in steps if step[0] in ("prune_channels", "reestimate_bn", "finetune")]
+    repeated = [(name, part if name == "prune_channels" else given) for part in parts for name, given in first]
+    return repeated + [step for step in steps if step not in first]
 
 
 def _parse(text: str) -> tuple[str, str | None, str | None]:
@@ -66,3 +140,69 @@ def _parse(text: str) -> tuple[str, str | None, str | None]:
     if not name or (colon and not (key and equals)):
         raise UserError(f"--pass takes NAME or NAME:key=value, got '{text}'")
     return (name, key, value) if colon else (name, None, None)
+
+
+def to_pruning(*, prune: float | None, prune_target: str | None, prune_plan: str | None, extra: tuple[str, ...]) -> PruneChannels:
+    """The one pass of `compress plan` and `compress sensitivity`."""
+    recipe = to_recipe(
+        recipe=None,
+        prune=prune,
+        prune_target=prune_target,
+        prune_plan=prune_plan,
+        int8=False,
+        finetune=None,
+        no_finetune=True,
+        extra=extra,
+    )
+    others = [name for name, _ in recipe.passes if name not in ("prune_channels", "reestimate_bn")]
+    if others:
+        raise UserError(f"only options of prune_channels can be given here, not {others[0]}")
+    if not recipe.passes:
+        raise UserError("say how much to prune: --prune RATIO, --prune-target COST=VALUE or --prune-plan FILE")
+    made = recipes.make_pass(*recipe.passes[0])
+    assert isinstance(made, PruneChannels)
+    return made
+
+
+def to_ratios(text: str) -> tuple[float, ...]:
+    """`0.25,0.5` as numbers in (0, 1)."""
+    try:
+        ratios = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        ratios = ()
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
+        raise UserError(f"--ratios takes numbers in (0, 1), such as 0.25,0.5, got '{text}'")
+    return ratios
+
+
+def model_and_task(
+    model: str,
+    weights: str | None,
+    data: str | None,
+    limit_train: int | None = None,
+    limit_eval: int | None = None,
+    *,
+    scored: bool = False,
+) -> tuple[nn.Module, Task]:
+    """The model of that name, and its task; without data, and where none are needed, a task of random pixels.
+
+    Args:
+        scored: whether data are needed.
+    """
+    source = zoo.load(model, weights)
+    known = data is not None or source.data is not None or source.task is not None
+    if not known and not scored and source.preprocess is not None:
+        inputs = torch.randn(2, source.preprocess.channels, *source.preprocess.size, generator=torch.Generator().manual_seed(0))
+        return source.model, Task((inputs,))
+    return source.model, zoo.load_task(source, data, limit_train, limit_eval)
+
+
+def write_plan(path: Path, found: Sensitivity) -> None:
+    """The suggested ratios as YAML, with what they are."""
+    head = (
+        f"# Largest ratio of each group whose drop alone is at most {100 * found.within:g} points, on {found.selected_on} data.\n"
+    )
+    try:
+        write_atomically(path, (head + yaml.safe_dump(found.suggested, sort_keys=False)).encode())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None

@@ -28,9 +28,23 @@ def cli() -> None:
     """
 
 
+def pruning_flags(command: Any) -> Any:
+    """The flags that say what structural pruning takes, the same in every command that has them."""
+    for flag in reversed(
+        [
+            click.option("--prune", type=float, metavar="RATIO", help="Remove this share of the channels, in (0, 1)."),
+            click.option("--prune-target", metavar="KIND=VALUE", help="Prune to macs=0.5, params=0.5, size=5MB, latency=3ms."),
+            click.option("--prune-plan", metavar="FILE", help="Prune by a YAML file: layer pattern to ratio."),
+        ]
+    ):
+        command = flag(command)
+    return command
+
+
 @cli.command()
 @click.argument("model", required=False)
-@click.option("--prune", type=float, metavar="RATIO", help="Remove this share of the channels, in (0, 1), then recover.")
+@pruning_flags
+@click.option("--prune-steps", type=click.IntRange(1), metavar="N", help="Prune in N steps with recovery between them.")
 @click.option("--int8", is_flag=True, help="Quantize weights and activations to 8-bit integers.")
 @click.option("--finetune", type=int, metavar="EPOCHS", help="Epochs of recovery (default: the model's own).")
 @click.option("--no-finetune", is_flag=True, help="Do not train after pruning.")
@@ -73,6 +87,74 @@ def run(
         with contextlib.redirect_stdout(sys.stderr) if as_json or quiet else contextlib.nullcontext():
             result = run_recipe(recipe, options)
         screen.result(result.report, folder)
+
+
+@cli.command("plan")
+@click.argument("model")
+@pruning_flags
+@click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Set an option of prune_channels; repeatable.")
+@click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
+@click.option("--data", metavar="DATA", help="Data set, where the criterion measures on data.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of every random choice (default: 0).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def plan_(model: str, weights: str | None, data: str | None, seed: int | None, as_json: bool, debug: bool, **given: Any) -> None:
+    """Say what pruning MODEL would do: groups, widths, costs, what is protected and why. Touches nothing."""
+    from cli import flags, show
+    from compress.planning import plan
+
+    pruning = flags.to_pruning(**given)
+    with show.screen(quiet=False, as_json=as_json) as screen:
+        network, task = flags.model_and_task(model, weights, data)
+        screen.plan(plan(network, task, pruning, seed=seed or 0))
+
+
+@cli.command("sensitivity")
+@click.argument("model")
+@click.option("--ratios", default="0.25,0.5,0.75", show_default=True, metavar="R,R,...", help="Shares of one group to remove.")
+@click.option("--int8", is_flag=True, help="Also quantize one layer at a time.")
+@click.option(
+    "--within", type=float, default=1.0, show_default=True, metavar="POINTS", help="Drop that a suggested ratio may cost."
+)
+@click.option("--save", metavar="FILE", help="Write the suggested ratios as a plan for --prune-plan.")
+@click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Set an option of prune_channels; repeatable.")
+@click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
+@click.option("--data", metavar="DATA", help="Data set, as for compress run.")
+@click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
+@click.option("--limit-eval", type=click.IntRange(1), metavar="N", help="Use only N test samples.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Threads of the timed runtime."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def sensitivity_(
+    model: str,
+    ratios: str,
+    int8: bool,
+    within: float,
+    save: str | None,
+    extra: tuple[str, ...],
+    weights: str | None,
+    data: str | None,
+    limit_train: int | None,
+    limit_eval: int | None,
+    threads: int,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Prune one group of MODEL at a time and measure: which layers can be cut, and what it brings."""
+    from cli import flags, show
+    from compress.sensitivity import sensitivity
+
+    shares = flags.to_ratios(ratios)
+    pruning = flags.to_pruning(prune=0.5, prune_target=None, prune_plan=None, extra=extra)
+    with show.screen(quiet=False, as_json=as_json) as screen:
+        network, task = flags.model_and_task(model, weights, data, limit_train, limit_eval, scored=True)
+        found = sensitivity(network, task, pruning, ratios=shares, int8=int8, within=within / 100, threads=threads)
+        screen.sensitivity(found)
+        if save is not None:
+            flags.write_plan(Path(save), found)
+            screen.note(f"the suggested ratios are in {save}; use them with --prune-plan {save}")
 
 
 def default_folder(model: str | None) -> Path:

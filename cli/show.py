@@ -15,9 +15,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from compress.artifact import Record, record_to_dict
+from compress.planning import GroupPlan, PruningPlan
 from compress.progress import watch
 from compress.report.markdown import BENCHMARK_COLUMNS, benchmark_row
 from compress.report.text import COLUMNS, float_layers, headline, row
+from compress.sensitivity import Effect, Sensitivity
 
 # A bar for less than this would only flicker.
 SECONDS_BEFORE_BAR = 1.0
@@ -71,6 +73,43 @@ class Screen:
             self.console.print(line, markup=False)
         half = "model-fp16.onnx, " if report["fp16"] else ""
         self.console.print(f"files: {folder}/ (model.onnx, baseline.onnx, {half}report.md)", markup=False)
+
+    def plan(self, plan: PruningPlan) -> None:
+        """Groups, then widths and costs."""
+        if self.as_json:
+            _print_json(plan.to_dict())
+            return
+        header = ("group", "channels", "kept", "layers", "MMACs", "")
+        table = _table(header, [_group_row(group) for group in plan.groups])
+        table.columns[-1].justify = "left"
+        self.console.print(table)
+        for name, (before, after) in (("params", plan.params), ("MACs", plan.macs), ("bytes", plan.size_bytes)):
+            share = f"{after / before:.3f}" if before else "-"
+            self.console.print(f"{name}: {before:,} -> {after:,} ({share})", markup=False)
+        self.console.print(f"protected: {100 * plan.protected_macs:.1f} % of the MACs are in layers of which nothing can be cut")
+        for note in plan.notes:
+            if note.startswith("target"):
+                self.console.print(note, markup=False)
+
+    def sensitivity(self, found: Sensitivity) -> None:
+        """One line per change, with a bar for the drop."""
+        if self.as_json:
+            _print_json(found.to_dict())
+            return
+        most = max([abs(effect.drop) for effect in found.effects if effect.drop is not None], default=0) or 1
+        rows = [_effect_row(effect, most) for effect in found.effects]
+        table = _table(("group", "change", "accuracy %", "drop", "ms p50", "saved ms", "params M", ""), rows)
+        table.columns[-1].justify = "left"
+        self.console.print(table)
+        score = "not scored" if found.score is None else f"{100 * found.score:.2f} % on {found.selected_on} data"
+        self.console.print(f"original: {score}, {found.latency_ms:.3f} ms, {found.params / 1e6:.3f} M parameters", markup=False)
+        if found.protected:
+            self.console.print(
+                "protected: " + "; ".join(f"{name} ({why})" for name, why in found.protected.items()), markup=False
+            )
+        chosen = {name: round(ratio, 3) for name, ratio in found.suggested.items() if ratio}
+        bound = f"at most {100 * found.within:g} points each"
+        self.console.print(f"suggested ({bound}): {chosen or 'none'}", markup=False)
 
     def bench(self, result: dict[str, Any]) -> None:
         if self.as_json:
@@ -150,6 +189,23 @@ def _with_ratios(report: dict[str, Any], stage: dict[str, Any]) -> tuple[str, ..
 def _bench_row(entry: dict[str, Any]) -> tuple[str, ...]:
     size = "-" if entry["size_bytes"] is None else f"{entry['size_bytes'] / 1e6:.2f}"
     return (*benchmark_row(entry), size)
+
+
+def _group_row(group: GroupPlan) -> tuple[str, ...]:
+    size = f"{group.units}" if group.width == 1 else f"{group.units} x {group.width}"
+    reason = "" if group.reason is None else f"protected: {group.reason}"
+    return (group.name, size, str(group.kept), str(len(group.layers)), f"{group.macs / 1e6:.2f}", reason)
+
+
+BAR = 20
+
+
+def _effect_row(effect: Effect, most: float) -> tuple[str, ...]:
+    scored = effect.score is not None and effect.drop is not None
+    score, drop = (f"{100 * effect.score:.2f}", f"{100 * effect.drop:.2f}") if scored else ("-", "-")  # type: ignore[operator]
+    bar = "#" * round(BAR * max(effect.drop or 0, 0) / most)
+    numbers = (f"{effect.latency_ms:.3f}", f"{effect.saved_ms:.3f}", f"{effect.params / 1e6:.3f}")
+    return (effect.name, effect.change, score, drop, *numbers, bar)
 
 
 def _print_json(value: Any) -> None:

@@ -24,11 +24,11 @@ UNITS = {
     "size": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
     "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
 }
-SHOWN = {"macs": ("MMACs", 1e6), "params": ("M parameters", 1e6), "size": ("MB", 1e6), "latency": ("ms", 1.0)}
+SHOWN = {"macs": ("MACs", "MMACs"), "params": ("parameters", "M parameters"), "size": ("bytes", "MB")}
 # The largest ratio that is tried: every group at its narrowest.
 MOST = 0.9999
 TOLERANCE = 0.05
-TRIALS = 8
+TRIALS = 10  # networks that are measured
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ class Budget:
 
     def show(self, value: float) -> str:
         """A number of the kind's unit as text, such as `49.0 MMACs`."""
-        unit, size = SHOWN[self.kind]
-        return f"{value / size:.4g} {unit}"
+        if self.kind == "latency":
+            return f"{value:.4g} ms"
+        small, large = SHOWN[self.kind]
+        return f"{value:.0f} {small}" if value < 1e5 else f"{value / 1e6:.4g} {large}"
 
 
 def parse(text: str, what: str = "target") -> Budget:
@@ -73,7 +75,7 @@ def parse(text: str, what: str = "target") -> Budget:
     unit = match[2].lower() if match else ""
     if unit == "" and 0 < number < 1:
         return Budget(kind, number, True)
-    if unit not in units or not number > 0 or (unit == "" and number < 1):
+    if unit not in units or not number > 0 or (unit == "" and number < 1000):
         known = " or ".join(f"{kind}=3{unit}" if unit else f"{kind}=3000" for unit in list(units)[:3])
         raise UserError(f"{what} must be a fraction of the baseline in (0, 1), such as {kind}=0.5, or {known}; got '{text}'")
     return Budget(kind, number * units[unit], False)
@@ -202,7 +204,8 @@ def _measured(
 ) -> Answer:
     """Search in predictions, measure the answer, correct, until a measured answer is just within the limit.
 
-    What was measured bounds the search from both sides, so that even a useless prediction ends in a bisection.
+    What was measured bounds the search from both sides. A prediction that missed twice is given up for what was measured:
+    the line between the two ends, and their middle, by turns.
     """
     limit = budget.limit(baseline)
     seen: dict[float, float] = {}
@@ -221,21 +224,21 @@ def _measured(
         raise UserError(_unreachable(budget, pruner, seen[MOST], limit))
     if measured(0.0) <= limit:
         return Answer(0.0, baseline, limit, seen[0.0])
-    low, high, scale = 0.0, MOST, predict(0.0) / seen[0.0]
-    for trial in range(TRIALS):
-        guess = _smallest(predict, limit * scale * (1 - TOLERANCE / 2), low, high) if trial < TRIALS // 2 else None
-        if guess is None or not low < guess < high or guess in seen:
+    low, high, last, wanted = 0.0, MOST, 0.0, limit * (1 - TOLERANCE / 2)
+    halve = False
+    while len(networks) < TRIALS and high - low > 1e-3 and seen[high] < limit * (1 - TOLERANCE):
+        known = len(networks)
+        guess = None
+        if not halve and known < 4:
+            guess = _smallest(predict, wanted * predict(last) / seen[last], low, high)
+        elif not halve:
+            guess = low + (high - low) * (seen[low] - wanted) / (seen[low] - seen[high])
+        if guess is None or not low < guess < high:
             guess = (low + high) / 2
-        if pruner.cuts(guess) == pruner.cuts(high) and pruner.cuts(low) == pruner.cuts((low + high) / 2):
-            break
-        cost = measured(guess)
-        scale = predict(guess) / cost
-        if cost <= limit:
-            high = guess
-            if cost >= limit * (1 - TOLERANCE):
-                break
-        else:
-            low = guess
+        low, high = (low, guess) if measured(guess) <= limit else (guess, high)
+        last = guess
+        # Many ratios that round to one network cost nothing, and are passed fastest by halves.
+        halve = len(networks) == known or (known >= 4 and not halve)
     return Answer(high, baseline, limit, seen[high])
 
 

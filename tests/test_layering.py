@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
     "errors progress outputs losses models quiet",
-    "files measure quant pruning onnx_rewrites",
+    "files measure quant pruning sparsity onnx_rewrites",
     "export store",
     "budgets task training",
     "data parity",
@@ -18,6 +18,7 @@ LAYERS = [
     "zoo artifact",
     "passes",
     "pipeline",
+    "planning sensitivity",
     "recipe report folder",
     "run",
     "bench evaluate testing",

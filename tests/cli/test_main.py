@@ -334,3 +334,82 @@ def test_int8_logits_are_numbers(whole: tuple[subprocess.CompletedProcess[str], 
     model = package.load(whole[1])
     with torch.no_grad():
         assert np.isfinite(model(torch.zeros(3, 3, 48, 48)).numpy()).all()
+
+
+def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = in_process(capsys, "plan", "resnet20", "--prune", "0.5", "--weights", str(cifar_weights(tmp_path)))
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["group", "channels", "kept", "layers", "MMACs"]
+    assert lines[1].split(maxsplit=5)[:3] == ["conv1", "16", "16"]
+    assert lines[1].endswith("protected: padded with a fixed number of channels")
+    assert "params: 269,722 -> 135,754 (0.503)" in lines
+    assert lines[-1] == "protected: 1.1 % of the MACs are in layers of which nothing can be cut"
+
+
+def test_sensitivity_shows_a_bar_and_saves_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file, plan = tmp_path / "mine.py", tmp_path / "plan.yaml"
+    file.write_text("from compress.testing import tiny_model, tiny_task\ndef net():\n    return tiny_model(), tiny_task()\n")
+    code, out, err = in_process(capsys, "sensitivity", f"{file}:net", "--ratios", "0.5", "--within", "100", "--save", str(plan))
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["group", "change", "accuracy", "%", "drop", "ms", "p50", "saved", "ms", "params", "M"]
+    assert lines[1].split()[:3] == ["stem", "prune", "0.50"]
+    assert lines[3:] == [
+        "protected: head (an output of the model)",
+        "suggested (at most 100 points each): {'stem': 0.5}",
+        f"note: the suggested ratios are in {plan}; use them with --prune-plan {plan}",
+    ]
+    assert plan.read_text() == (
+        "# Largest ratio of each group whose drop alone is at most 100 points, on validate data.\nstem: 0.5\n"
+    )
+    code, out, _ = in_process(capsys, "plan", f"{file}:net", "--prune-plan", str(plan), "--json")
+    assert json.loads(out)["widths"] == {"stem": [16, 8], "body": [16, 8]}
+
+
+def cifar_weights(folder: Path) -> Path:
+    """A state dict with the names and shapes of ResNet-20."""
+    from compress.models.cifar_resnet import resnet20
+
+    torch.save(resnet20().state_dict(), folder / "resnet20.pt")
+    return folder / "resnet20.pt"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["run", "resnet18", "--prune", "0.5", "--prune-target", "macs=0.5"], "--prune and --prune-target contradict each other; give one of them"),
+        (["run", "resnet18", "--int8", "--prune-steps", "2"], "--prune-steps needs --prune or --prune-target: it says in how many steps"),
+        (["run", "resnet18", "--prune-target", "latency=1ms", "--prune-steps", "2"], "--prune-steps needs a target that is a fraction of the original, such as macs=0.5, got latency=1ms"),
+        (["run", "resnet18", "--prune-target", "speed=2"], "prune_channels: target must be macs, params, size or latency, got 'speed=2'. Known: macs, params, size, latency."),
+        (["run", "resnet18", "--prune-plan", "nowhere.yaml"], "the plan nowhere.yaml cannot be read: No such file or directory"),
+        (["plan", "resnet18"], "say how much to prune: --prune RATIO, --prune-target COST=VALUE or --prune-plan FILE"),
+        (["plan", "resnet18", "--prune", "0.5", "--pass", "int8"], "only options of prune_channels can be given here, not int8"),
+        (["plan", "resnet18", "--prune", "0.5", "--pass", "prune_channels:criterion=best"], "prune_channels: criterion must be one of l2, l1, fpgm, bn_scale, lamp, taylor, obd, activation, apoz, elastic_net, nuclear, random, got 'best'"),
+        (["sensitivity", "resnet18", "--ratios", "0.5,2"], "--ratios takes numbers in (0, 1), such as 0.25,0.5, got '0.5,2'"),
+    ],
+)  # fmt: skip
+def test_mistakes_about_pruning_are_told(capsys: pytest.CaptureFixture[str], flags: list[str], message: str) -> None:
+    assert in_process(capsys, *flags) == (2, "", f"error: {message}\n")
+
+
+def test_steps_of_pruning_add_up() -> None:
+    recipe = to_recipe(
+        recipe=None, prune=0.5, prune_steps=2, int8=True, finetune=None, no_finetune=False, extra=(), model="resnet18"
+    )
+    names = [name for name, _ in recipe.passes]
+    assert names == ["prune_channels", "reestimate_bn", "finetune"] * 2 + ["int8"]
+    ratios = [options["ratio"] for name, options in recipe.passes if name == "prune_channels"]
+    assert ratios == [0.292893, 0.292893]  # (1 - 0.292893)^2 is a half
+    recipe = to_recipe(
+        recipe=None, prune=None, prune_target="macs=0.25", prune_steps=2, int8=False, finetune=None, no_finetune=True, extra=()
+    )
+    assert [options["target"] for name, options in recipe.passes if name == "prune_channels"] == ["macs=0.5", "macs=0.25"]
+
+
+def test_a_plan_file_becomes_ratios(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("layer4.*: 0.5\n")
+    recipe = to_recipe(
+        recipe=None, prune=None, prune_plan=str(tmp_path / "plan.yaml"), int8=False, finetune=None, no_finetune=True, extra=()
+    )
+    assert recipe.passes[0] == ("prune_channels", {"ratio": 0.0, "ratios": {"layer4.*": 0.5}})

@@ -1,0 +1,138 @@
+"""What structural pruning would do, told before a weight is touched."""
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.artifact import Artifact
+from compress.export import export_onnx
+from compress.measure import count_macs, count_parameters
+from compress.measure.cost import macs_by_layer
+from compress.passes.prune_channels import PruneChannels
+from compress.pipeline import check, seed_everything
+from compress.pruning.channels import Cut, changed_widths, widths
+from compress.pruning.groups import Group
+from compress.task import Task
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """One row: a group, and what happens to it.
+
+    Attributes:
+        units, kept: channels, or heads where `width` is more than 1.
+        width: channels in a unit.
+        layers: those whose outputs are cut.
+        macs: multiply-adds of the layers that make or read these channels, before, at batch 1.
+        reason: why nothing goes; None where something may.
+    """
+
+    name: str
+    units: int
+    kept: int
+    width: int
+    layers: tuple[str, ...]
+    macs: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """A dry run of `prune_channels`.
+
+    Attributes:
+        widths: layer -> output channels before and after, where they change.
+        params, macs, size_bytes: before and after; the size is that of the exported file.
+        protected_macs: share of the MACs in layers of which nothing may be cut, neither inputs nor outputs.
+        notes: what the run itself would note.
+    """
+
+    groups: tuple[GroupPlan, ...]
+    widths: dict[str, tuple[int, int]]
+    params: tuple[int, int]
+    macs: tuple[int, int]
+    size_bytes: tuple[int, int]
+    protected_macs: float
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `--json` prints it."""
+        return asdict(self)
+
+
+def plan(model: nn.Module, task: Task, pruning: PruneChannels | None = None, *, seed: int = 0) -> PruningPlan:
+    """What `pruning` would do to `model`, which is not changed: the same search and the same cut as in a run.
+
+    Args:
+        pruning: default `PruneChannels()`.
+        seed: as the run's, of whose first pass this is a plan.
+
+    Raises:
+        UserError: the task lacks what the criterion needs, or the target cannot be reached.
+        PassError: the model's forward cannot be followed.
+    """
+    pruning = pruning or PruneChannels()
+    check([pruning], task)
+    seed_everything(seed + 1)  # the first pass of a run has this seed
+    artifact = Artifact.start(model.eval(), task)
+    pruner = pruning.pruner(artifact)
+    cut, cuts = pruning.cut(pruner, artifact)
+    inputs = task.example_inputs
+    layers = macs_by_layer(model, inputs)
+    with tempfile.TemporaryDirectory() as scratch:
+        sizes = []
+        for network in (model, cut):
+            path = Path(scratch) / "model.onnx"
+            export_onnx(network, inputs, path, artifact.signature)
+            sizes.append(path.stat().st_size)
+    return PruningPlan(
+        groups=tuple(_rows(pruner.groups, cuts, layers)),
+        widths=changed_widths(widths(model), widths(cut)),
+        params=(count_parameters(model), count_parameters(cut)),
+        macs=(count_macs(model, inputs), count_macs(cut, inputs)),
+        size_bytes=(sizes[0], sizes[1]),
+        protected_macs=protected_macs(pruner.groups, layers),
+        notes=tuple(artifact.notes),
+    )
+
+
+def _rows(groups: list[Group], cuts: list[Cut], layers: dict[str, int]) -> list[GroupPlan]:
+    gone = {id(group): len(units) for group, units in cuts}
+    rows = []
+    for group in groups:
+        touched = {member.layer for member in group.members}
+        kept = group.units - gone.get(id(group), 0)
+        macs = sum(layers.get(layer, 0) for layer in touched)
+        rows.append(GroupPlan(group.name, group.units, kept, group.width, tuple(group.layers), macs, group.fixed))
+    return rows
+
+
+def protected_macs(groups: list[Group], layers: dict[str, int]) -> float:
+    """Share of the MACs in layers that no group which may be cut has a part in."""
+    free = {member.layer for group in groups if group.fixed is None and group.units > 1 for member in group.members}
+    total = sum(layers.values())
+    return sum(macs for layer, macs in layers.items() if layer not in free) / total if total else 0.0
+
+
+def parse_plan(text: str) -> dict[str, float]:
+    """The ratios of a plan file: YAML, layer names or shell patterns to ratios in [0, 1].
+
+    Raises:
+        ValueError: anything else; the message says what is wrong, without the file's name.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f"{f'line {mark.line + 1}: ' if mark else ''}not valid YAML") from None
+    if not isinstance(values, dict) or not values:
+        raise ValueError("a plan maps layer names or shell patterns to ratios, such as 'layer1.*: 0.3'")
+    for name, ratio in values.items():
+        if not isinstance(name, str) or isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+            raise ValueError(f"the ratio of '{name}' must be a number in [0, 1], got {ratio!r}")
+    return {name: float(ratio) for name, ratio in values.items()}

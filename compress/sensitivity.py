@@ -1,0 +1,234 @@
+"""How much each group of channels, or each layer's integers, costs in accuracy and brings in latency, one at a time."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from compress.artifact import Artifact
+from compress.errors import UserError
+from compress.export import export_onnx
+from compress.measure import open_onnx, time_interleaved
+from compress.measure.environment import available_cores
+from compress.passes.int8 import Int8
+from compress.passes.prune_channels import PruneChannels
+from compress.pipeline import check, seed_everything, transformed
+from compress.progress import report
+from compress.pruning.channels import ChannelPruner
+from compress.pruning.cut import cut_copy
+from compress.quant.ptq import prepare
+from compress.task import Predict, Task
+from compress.training import reestimate_batch_norm
+
+RATIOS = (0.25, 0.5, 0.75)
+BATCHES_FOR_STATISTICS = 16
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One change, alone.
+
+    Attributes:
+        name: the group's, or the layer's.
+        change: `prune 0.5` or `int8`.
+        ratio: share of channels that went; None for int8.
+        score: on the data that choose, after batch norm re-estimation where there are calibration data; None without data.
+        drop: the original's score less this one.
+        latency_ms: p50 of the exported file at batch 1; `saved_ms` what the original takes more, timed side by side.
+        params: of the network.
+    """
+
+    name: str
+    change: str
+    ratio: float | None
+    score: float | None
+    drop: float | None
+    latency_ms: float
+    saved_ms: float
+    params: int
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What was found, and what it suggests.
+
+    Attributes:
+        selected_on: `validate`, `evaluate` where there are no validation data, or None.
+        score, latency_ms, params: of the original.
+        suggested: group -> the largest tried ratio whose drop is within `within`; what `--prune-plan` takes.
+        protected: group -> reason.
+    """
+
+    selected_on: str | None
+    score: float | None
+    latency_ms: float
+    params: int
+    effects: tuple[Effect, ...]
+    suggested: dict[str, float]
+    protected: dict[str, str]
+    within: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `--json` prints it."""
+        return asdict(self)
+
+
+def sensitivity(
+    model: nn.Module,
+    task: Task,
+    pruning: PruneChannels | None = None,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    int8: bool = False,
+    within: float = 0.01,
+    threads: int = 1,
+    seed: int = 0,
+    timing: dict[str, float] | None = None,
+) -> Sensitivity:
+    """Prune one group at a time, by each ratio; with `int8` also quantize one layer at a time.
+
+    Args:
+        model: is not changed.
+        pruning: criterion, round_to and exclude are taken from it.
+        ratios: of the channels of the one group.
+        within: largest drop of the score, a fraction, that a suggested ratio may cost.
+        threads: of the timed runtime.
+        timing: limits of the timing loop.
+
+    Raises:
+        UserError: the task lacks what is needed, or no group may be cut.
+    """
+    pruning = pruning or PruneChannels()
+    check([pruning, *([Int8()] if int8 else [])], task)
+    seed_everything(seed)
+    judge, selected_on = _judge(task)
+    artifact = Artifact.start(model.eval(), task)
+    pruner = pruning.pruner(artifact)
+    with tempfile.TemporaryDirectory() as scratch:
+        gauge = _Gauge(artifact, Path(scratch), threads, judge, timing or {"min_seconds": 0.5})
+        effects = []
+        work = [*_pruned(pruner, ratios), *(_quantized(model, task.example_inputs) if int8 else [])]
+        for position, (name, change, ratio, build) in enumerate(work):
+            report("sensitivity", position, len(work), name)
+            effects.append(gauge.effect(name, change, ratio, build(artifact)))
+        report("sensitivity", len(work), len(work))
+        protected = {group.name: group.fixed for group in pruner.groups if group.fixed is not None}
+        return Sensitivity(
+            selected_on=selected_on,
+            score=gauge.score,
+            latency_ms=gauge.latency_ms,
+            params=gauge.params,
+            effects=tuple(effects),
+            suggested=_suggest(effects, within),
+            protected=protected,
+            within=within,
+        )
+
+
+def _judge(task: Task) -> tuple[Callable[[Predict], float] | None, str | None]:
+    if task.validate is not None:
+        return task.validate, "validate"
+    return (task.evaluate, "evaluate") if task.evaluate is not None else (None, None)
+
+
+Work = tuple[str, str, float | None, Callable[[Artifact], nn.Module]]
+
+
+def _pruned(pruner: ChannelPruner, ratios: Sequence[float]) -> list[Work]:
+    work: list[Work] = []
+    for group in pruner.groups:
+        if group.fixed is not None:
+            continue
+        seen = set()
+        for ratio in ratios:
+            cuts = [(found, units) for found, units in pruner.cuts(ratio) if found.name == group.name and found is group]
+            if not cuts or cuts[0][1] in seen:
+                continue
+            seen.add(cuts[0][1])
+            gone = len(cuts[0][1]) / group.units
+            work.append((group.name, f"prune {gone:.2f}", gone, _cutter(pruner, cuts)))
+    if not work:
+        raise UserError(f"no group can be cut at ratios {', '.join(map(str, ratios))} and round_to {pruner.settings.round_to}")
+    return work
+
+
+def _cutter(pruner: ChannelPruner, cuts: list[Any]) -> Callable[[Artifact], nn.Module]:
+    def build(artifact: Artifact) -> nn.Module:
+        cut = cut_copy(pruner.model, cuts)
+        calibration = artifact.task.calibration
+        if calibration is not None:
+            reestimate_batch_norm(cut, islice(calibration(), BATCHES_FOR_STATISTICS))
+        return cut
+
+    return build
+
+
+def _quantized(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Work]:
+    names = prepare(copy.deepcopy(model), inputs)[1].layers
+
+    def builder(name: str) -> Callable[[Artifact], nn.Module]:
+        def build(artifact: Artifact) -> nn.Module:
+            others = tuple(other for other in names if other != name)
+            return transformed(Int8(exclude=others), replace(artifact, notes=[]), 0, next(model.parameters()).device).model
+
+        return build
+
+    return [(name, "int8", None, builder(name)) for name in names]
+
+
+class _Gauge:
+    """Writes a network, scores the file, and times it beside the original's."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        threads: int,
+        judge: Callable[[Predict], float] | None,
+        timing: dict[str, float],
+    ) -> None:
+        self._artifact, self._folder, self._threads, self._judge, self._timing = artifact, folder, threads, judge, timing
+        self._baseline = folder / "baseline.onnx"
+        self._write(artifact.model, self._baseline)
+        self.score = self._scored(self._baseline)
+        self.latency_ms = self._times(self._baseline)[0]
+        self.params = sum(p.numel() for p in artifact.model.parameters())
+
+    def effect(self, name: str, change: str, ratio: float | None, model: nn.Module) -> Effect:
+        path = self._folder / "changed.onnx"
+        self._write(model, path)
+        score = self._scored(path)
+        before, after = self._times(path)
+        drop = None if score is None or self.score is None else round(self.score - score, 6)
+        params = sum(p.numel() for p in model.parameters())
+        return Effect(name, change, ratio, score, drop, round(after, 4), round(before - after, 4), params)
+
+    def _write(self, model: nn.Module, path: Path) -> None:
+        export_onnx(model, self._artifact.task.example_inputs, path, self._artifact.signature)
+
+    def _scored(self, path: Path) -> float | None:
+        return None if self._judge is None else float(self._judge(open_onnx(path, threads=available_cores()).predict))
+
+    def _times(self, path: Path) -> tuple[float, float]:
+        """p50 of the original and of this file."""
+        x = [x[:1].numpy() for x in self._artifact.task.example_inputs]
+        sessions = {key: open_onnx(file, threads=self._threads) for key, file in (("before", self._baseline), ("after", path))}
+        calls = {key: (lambda s=session: s.run(*x)) for key, session in sessions.items()}
+        times = time_interleaved(calls, **self._timing)  # type: ignore[arg-type]
+        return float(np.median(times["before"])), float(np.median(times["after"]))
+
+
+def _suggest(effects: Sequence[Effect], within: float) -> dict[str, float]:
+    """For each group the largest ratio within the bound; 0 where none is, or where nothing was scored."""
+    found: dict[str, float] = {}
+    for effect in effects:
+        if effect.ratio is not None:
+            good = effect.drop is not None and effect.drop <= within
+            found[effect.name] = max(found.get(effect.name, 0.0), effect.ratio if good else 0.0)
+    return found

@@ -1,0 +1,117 @@
+"""A plan says what a run then does, to the parameter, and touches nothing."""
+
+import pytest
+import torch
+from torch import nn
+
+import compress
+from compress.errors import UserError
+from compress.measure import count_macs, count_parameters
+from compress.measure.cost import macs_by_layer
+from compress.passes.prune_channels import PruneChannels
+from compress.planning import parse_plan, plan
+from compress.pruning.channels import widths
+from compress.testing import tiny_model, tiny_task
+from compress.testing.architectures import build
+
+
+@pytest.mark.parametrize(
+    "pruning",
+    [
+        PruneChannels(target="macs=0.6", round_to=1),
+        PruneChannels(ratio=0.3, criterion="taylor", round_to=1),
+        PruneChannels(ratio=0.0, ratios={"body": 0.5}),
+    ],
+    ids=["target", "taylor", "per layer"],
+)
+def test_the_plan_is_what_the_run_does(pruning: PruneChannels) -> None:
+    model, task = tiny_model(), tiny_task()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    planned = plan(model, task, pruning)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    done = compress.run(model, task, [pruning], timing={"min_runs": 3, "min_seconds": 0.01})
+    stages = done.report["stages"]
+    assert planned.params == (stages[0]["params"], stages[1]["params"])
+    assert planned.macs == (stages[0]["macs"], stages[1]["macs"])
+    assert planned.size_bytes == (stages[0]["size_bytes"], stages[1]["size_bytes"])
+    after = widths(done.model)
+    assert planned.widths == {name: (old, after[name]) for name, old in widths(model).items() if after[name] != old}
+    assert planned.widths
+
+
+def test_rows_say_what_is_protected_and_what_it_weighs() -> None:
+    planned = plan(tiny_model(), tiny_task())
+    rows = {row.name: row for row in planned.groups}
+    assert (rows["stem"].units, rows["stem"].kept, rows["stem"].reason) == (16, 8, None)
+    assert set(rows["stem"].layers) == {"stem", "stem_bn", "body", "body_bn"}
+    assert (rows["head"].kept, rows["head"].reason) == (4, "an output of the model")
+    assert planned.protected_macs == 0.0
+    assert rows["stem"].macs == 16 * 16 * 9 * (3 * 16 + 16 * 16) + 64
+
+
+class HalfSorted(nn.Module):
+    """The second convolution's channels are sorted, for which there is no rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 1)
+        self.c, self.d = nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.sort(self.b(self.a(x)), 1).values
+        return self.d(torch.sort(self.c(x), 1).values.mean((2, 3)))
+
+
+def test_the_share_of_protected_work() -> None:
+    model, x = HalfSorted().eval(), torch.randn(2, 3, 4, 4)
+    planned = plan(model, compress.Task((x,)), PruneChannels(round_to=2))
+    assert macs_by_layer(model, (x,)) == {"a": 16 * 24, "b": 16 * 128, "c": 16 * 256, "d": 80}
+    assert planned.protected_macs == pytest.approx((16 * 256 + 80) / (16 * (24 + 128 + 256) + 80))
+    assert {row.name: row.reason for row in planned.groups if row.reason} == {
+        "b": "goes into sort, for which there is no rule",
+        "c": "goes into sort, for which there is no rule",
+        "d": "an output of the model",
+    }
+
+
+def test_heads_are_counted_as_heads() -> None:
+    model, inputs = build("BERT")
+    row = next(row for row in plan(model, compress.Task(inputs)).groups if "attention.self" in row.name)
+    assert (row.units, row.width, row.kept) == (4, 8, 2)
+
+
+def test_macs_by_layer_add_up() -> None:
+    model, inputs = build("MobileNet v2")
+    assert sum(macs_by_layer(model, inputs).values()) == count_macs(model, inputs)
+    assert count_parameters(model) > 0
+
+
+def test_a_plan_file() -> None:
+    assert parse_plan("# why\nlayer1.*: 0.3\nfc: 1\n") == {"layer1.*": 0.3, "fc": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a plan maps layer names or shell patterns to ratios, such as 'layer1.*: 0.3'"),
+        ("- a\n", "a plan maps layer names or shell patterns to ratios, such as 'layer1.*: 0.3'"),
+        ("a: 0.5\nb: {\n", "line 3: not valid YAML"),
+        ("a: half\n", "the ratio of 'a' must be a number in [0, 1], got 'half'"),
+        ("a: true\n", "the ratio of 'a' must be a number in [0, 1], got True"),
+        ("a: 1.5\n", "the ratio of 'a' must be a number in [0, 1], got 1.5"),
+        ("1: 0.5\n", "the ratio of '1' must be a number in [0, 1], got 0.5"),
+    ],
+)
+def test_what_is_no_plan(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse_plan(text)
+    assert str(error.value) == message
+
+
+def test_a_target_that_cannot_be_reached_is_told_before_anything_is_cut() -> None:
+    with pytest.raises(UserError) as error:
+        plan(tiny_model(), tiny_task(), PruneChannels(target="params=0.01"))
+    assert str(error.value) == (
+        "the target params = 29 parameters cannot be reached: with every group at its narrowest it is "
+        "860 parameters (round_to 8; 1 of 2 groups are protected)"
+    )
