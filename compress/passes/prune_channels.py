@@ -2,16 +2,17 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from compress import budgets
 from compress.artifact import Artifact
-from compress.errors import PassError, UserError
+from compress.errors import PassError, UserError, did_you_mean
 from compress.passes.base import check_range
 from compress.pruning.channels import ChannelPruner, Cut, Settings, changed_widths, widths
 from compress.pruning.criteria import CRITERIA
+from compress.pruning.importances import looks_at_gradients
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class PruneChannels:
         target: instead of the ratio, what the network may cost: macs, params, size or latency as a fraction of the original
             (macs=0.5) or absolute (latency=3ms, size=5MB, params=1.2M).
         criterion: which channels matter; taylor and obd need training data, activation and apoz calibration data.
+        importance: instead of the criterion, a class of `torch_pruning.importance` by name, such as GroupTaylorImportance.
         ranking: within each group, over all groups, or over groups of one kind.
         round_to: widths that are left are multiples of this, at least 1; 8 suits the kernels of common processors.
         floor: least share of a group that stays under a ranking over several groups, in (0, 1].
@@ -45,6 +47,7 @@ class PruneChannels:
     criterion: Literal[
         "l2", "l1", "fpgm", "bn_scale", "lamp", "taylor", "obd", "activation", "apoz", "elastic_net", "nuclear", "random"
     ] = "l2"
+    importance: str | None = None
     ranking: Literal["local", "global", "isomorphic"] = "local"
     round_to: int = 8
     floor: float = 0.1
@@ -71,9 +74,24 @@ class PruneChannels:
                 raise UserError(f"{self.name}: {option} must be at least 1, got {getattr(self, option)}")
         if self.target is not None:
             budgets.parse(self.target, f"{self.name}: target")
-        if CRITERIA[self.criterion].needs_batches:
-            gradients = CRITERIA[self.criterion].measures == "gradients"
-            object.__setattr__(self, "needs", ("train",) if gradients else ("calibration",))
+        if self.importance is not None:
+            if looks_at_gradients(self._importance()):
+                object.__setattr__(self, "needs", ("train",))
+        elif CRITERIA[self.criterion].needs_batches:
+            object.__setattr__(self, "needs", ("train",) if self._on_gradients() else ("calibration",))
+
+    def _on_gradients(self) -> bool:
+        return self.importance is not None or CRITERIA[self.criterion].measures == "gradients"
+
+    def _importance(self) -> Any:
+        """The object that `importance` names."""
+        import torch_pruning
+
+        known = {name: kind for name, kind in vars(torch_pruning.importance).items() if name.endswith("Importance")}
+        if self.importance not in known or self.importance == "Importance":
+            near = did_you_mean(str(self.importance), sorted(set(known) - {"Importance"}))
+            raise UserError(f"{self.name}: torch_pruning has no importance '{self.importance}'." + near)
+        return known[self.importance]()
 
     def apply(self, artifact: Artifact) -> nn.Module:
         pruner = self.pruner(artifact)
@@ -93,13 +111,18 @@ class PruneChannels:
         Raises:
             UserError: the model's forward cannot be followed.
         """
-        settings = Settings(self.criterion, self.ranking, self.round_to, self.floor, self.ratios, self.exclude)
+        criterion = self.criterion if self.importance is None else self._importance()
+        settings = Settings(criterion, self.ranking, self.round_to, self.floor, self.ratios, self.exclude)
         task = artifact.task
-        batches = task.train if CRITERIA[self.criterion].measures == "gradients" else task.calibration
+        batches = task.train if self._on_gradients() else task.calibration
         try:
             return ChannelPruner(artifact.model, task.example_inputs, settings, batches, seed=self.seed)
         except UserError:
             raise
+        except ValueError as error:
+            if self.importance is None:
+                raise
+            raise UserError(f"{self.name}: {error}; give a criterion instead") from None
         except Exception as error:  # the model's forward can raise anything
             first = str(error).strip().splitlines() or [type(error).__name__]
             raise PassError(f"{self.name} cannot follow the forward of {type(artifact.model).__name__} ({first[0]})") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from compress.pruning.criteria import CRITERIA
 from compress.pruning.cut import cut_, cut_copy, removed_places
 from compress.pruning.evidence import Batches, scores
 from compress.pruning.groups import Group, find_groups
+from compress.pruning.importances import library_scores
 from compress.pruning.oracle import complaint
 from compress.pruning.selection import isomorphic_kind, kept_units
 
@@ -18,9 +20,12 @@ Cut = tuple[Group, tuple[int, ...]]  # a group, and the units that go
 
 @dataclass(frozen=True)
 class Settings:
-    """How channels are chosen; see `selection.kept_units` and `criteria`."""
+    """How channels are chosen; see `selection.kept_units` and `criteria`.
 
-    criterion: str = "l2"
+    `criterion` is a name of `criteria.CRITERIA`, or an object of `torch_pruning.importance`.
+    """
+
+    criterion: Any = "l2"
     ranking: str = "local"
     round_to: int = 8
     floor: float = 0.1
@@ -56,8 +61,14 @@ class ChannelPruner:
         self.inputs = tuple(x[:2].to(device) for x in example_inputs)
         self.groups = find_groups(model, self.inputs, settings.exclude)
         free = [group for group in self.groups if group.fixed is None]
-        found = scores(model, free, CRITERIA[settings.criterion], batches, seed=seed) if free else []
+        found = self._scored(free, batches, seed) if free else []
         self._scores = {group.members[0].parameter + str(group.members[0].dim): s for group, s in zip(free, found, strict=True)}
+
+    def _scored(self, groups: Sequence[Group], batches: Batches | None, seed: int) -> list[Tensor]:
+        criterion = self.settings.criterion
+        if isinstance(criterion, str):
+            return scores(self.model, groups, CRITERIA[criterion], batches, seed=seed)
+        return library_scores(self.model, groups, criterion, batches)
 
     def cuts(self, ratio: float) -> list[Cut]:
         """Which units go at this ratio, in groups that lose any."""
@@ -119,7 +130,7 @@ def prune_channels_(
     example_inputs: tuple[Tensor, ...],
     *,
     ratio: float,
-    criterion: str = "l2",
+    criterion: Any = "l2",
     ranking: str = "local",
     round_to: int = 8,
     floor: float = 0.1,
@@ -134,7 +145,7 @@ def prune_channels_(
 
     Args:
         ratio: share of the channels of each group to remove, in [0, 1). Parameters and MACs fall by about 1-(1-ratio)^2.
-        criterion: one of `criteria.CRITERIA`.
+        criterion: one of `criteria.CRITERIA`, or an object of `torch_pruning.importance`.
         ranking, round_to, floor, ratios: see `selection.kept_units`.
         exclude: shell patterns of layer names to leave alone.
         batches: `(*inputs, target)` for criteria that measure gradients, `(*inputs,)` for those that measure activations.
