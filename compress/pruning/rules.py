@@ -116,16 +116,17 @@ def convolution(trace: Trace, out: Tensor, args: list[Any]) -> None:
         units.fix(axis, "the kernel of a convolution")
     if groups == 1:
         trace.contract(inputs, channels, FIXED_INPUT)
+    elif transposed:
+        outputs = units.new(out.shape[1])  # the weight's own axis is that of one group
+        for axis in (inputs, *w_axes[:2], outputs):
+            units.fix(axis, "a transposed convolution in groups")
     elif x.shape[1] == groups:  # depthwise: a channel goes with the outputs that read it
         if inputs is None or outputs is None:
             units.fix(inputs, ALONG)
             units.fix(outputs, FIXED_INPUT)
-        elif transposed:
-            units.fix(inputs, "a transposed convolution in groups")
-            units.fix(outputs, "a transposed convolution in groups")
         else:
             units.tie(outputs.reshape(groups, -1), inputs[:, None])
-    elif transposed or inputs is None or channels is None or outputs is None:
+    elif inputs is None or channels is None or outputs is None:
         for axis in (inputs, channels, outputs):
             units.fix(axis, "a convolution in groups of fixed width")
     else:  # the same places in every group, so that the groups stay of one width
@@ -211,6 +212,8 @@ def layer_norm(trace: Trace, out: Any, args: list[Any]) -> None:
     axes, count = trace.axes(x), len(shape)
     weights = [p for p in parameters if isinstance(p, Tensor)]
     for position in range(-count, 0):
+        if count > 1:
+            trace.units.fix(axes[position], "a layer norm over several axes")
         if not weights:
             trace.units.fix(axes[position], "a layer norm without weights, whose width is written in the code")
         for weight in weights:
@@ -224,6 +227,8 @@ def group_norm(trace: Trace, out: Any, args: list[Any]) -> None:
     x, weights = args[0], [p for p in args[1:5] if isinstance(p, Tensor)]
     groups = args[6] if len(args) > 6 else args[1]
     axes = trace.axes(x)
+    if not weights:
+        trace.units.fix(axes[1], "a group norm without weights")
     for weight in weights:
         trace.same((axes[1], trace.axes(weight)[0]), ALONG)
     if axes[1] is not None and groups > 1:
@@ -300,26 +305,27 @@ def permute(trace: Trace, out: Tensor, args: list[Any]) -> None:
     trace.set(out, axes)
 
 
-@register("aten::squeeze", "aten::unsqueeze", "aten::expand", "aten::expand_as", "aten::unsqueeze_copy")
+@register("aten::squeeze", "aten::unsqueeze", "aten::unsqueeze_copy")
 def resize(trace: Trace, out: Tensor, args: list[Any]) -> None:
-    """Axes of size 1 come, go and are repeated: the others keep their order from the last."""
+    """Axes of size 1 come and go: the others keep their order."""
     x = args[0]
-    known = [(size, axis) for size, axis in zip(x.shape, trace.axes(x), strict=True) if size != 1]
-    axes: list[Axis] = []
-    for size in reversed(out.shape):
-        axes.append(known.pop()[1] if known and known[-1][0] == size else None)
-    trace.set(out, reversed(axes))
+    rest = iter([axis for size, axis in zip(x.shape, trace.axes(x), strict=True) if size != 1])
+    trace.set(out, [None if size == 1 else next(rest) for size in out.shape])
+
+
+@register("aten::expand", "aten::expand_as")
+def expand(trace: Trace, out: Tensor, args: list[Any]) -> None:
+    """Axes of size 1 are repeated, and new ones stand in front."""
+    axes = trace.axes(args[0])
+    trace.set(out, (*[None] * (out.ndim - len(axes)), *axes))
 
 
 @register("aten::repeat", "aten::tile")
 def repeat(trace: Trace, out: Tensor, args: list[Any]) -> None:
-    """An axis that is repeated must stay."""
+    """Each place comes back as often as its axis is repeated."""
     x = args[0]
     axes = (*[None] * (out.ndim - x.ndim), *trace.axes(x))
-    for axis, times in zip(axes, args[1], strict=True):
-        if times != 1:
-            trace.units.fix(axis, "repeated")
-    trace.set(out, [None if times != 1 else axis for axis, times in zip(axes, args[1], strict=True)])
+    trace.set(out, [None if axis is None else np.tile(axis, times) for axis, times in zip(axes, args[1], strict=True)])
 
 
 @register("aten::cat")
@@ -363,6 +369,12 @@ def split(trace: Trace, out: Sequence[Tensor], args: list[Any]) -> None:
         start += piece.shape[dim]
 
 
+@register("aten::glu")
+def glu(trace: Trace, out: Tensor, args: list[Any]) -> None:
+    """One half times a function of the other."""
+    _piece(trace, out, args[0], args[1] % args[0].ndim, 0, 1)
+
+
 @register("aten::slice", "aten::narrow")
 def slice_(trace: Trace, out: Tensor, args: list[Any]) -> None:
     """`x[start:end:step]` along one axis."""
@@ -375,7 +387,11 @@ def _piece(trace: Trace, out: Tensor, x: Tensor, dim: int, start: int, step: int
     axes = list(trace.axes(x))
     axis, length = axes[dim], out.shape[dim]
     if axis is not None and length != x.shape[dim]:
-        if step != 1 or not length or x.shape[dim] % length or start % length:
+        if step != 1:
+            trace.units.fix(axis, "sliced in steps")
+        elif length == 1:
+            trace.units.fix(axis, "its places are looked up by number")
+        elif not length or x.shape[dim] % length or start % length:
             trace.units.fix(axis, "sliced into unequal parts")
         else:
             pieces = axis.reshape(-1, length)
@@ -402,7 +418,9 @@ def index(trace: Trace, out: Tensor, args: list[Any]) -> None:
     looked_up = [i for i, number in enumerate(numbers) if number is not None]
     for i in looked_up:
         trace.units.fix(axes[i], "its places are looked up by number")
-    if looked_up != list(range(looked_up[0], looked_up[-1] + 1)) or numbers[looked_up[0]].dtype in (torch.bool, torch.uint8):
+    if looked_up != list(range(looked_up[0], looked_up[-1] + 1)) or any(
+        numbers[i].dtype in (torch.bool, torch.uint8) for i in looked_up
+    ):
         trace.fix_all(x, "its places are looked up by number")
         return
     new = out.ndim - (x.ndim - len(looked_up))
@@ -433,12 +451,12 @@ def reorder(trace: Trace, out: Tensor, args: list[Any]) -> None:
 
 @register(
     "aten::mean", "aten::sum", "aten::amax", "aten::amin", "aten::var", "aten::std", "aten::var_mean", "aten::prod",
-    "aten::linalg_vector_norm", "aten::norm", "aten::logsumexp", "aten::any", "aten::all", "aten::argmax", "aten::max",
+    "aten::logsumexp", "aten::any", "aten::all", "aten::argmax", "aten::argmin", "aten::max", "aten::min",
 )  # fmt: skip
 def reduce(trace: Trace, out: Any, args: list[Any]) -> None:
     """What is summed over must stay; the rest is passed on."""
     x = args[0]
-    given = next((a for a in args[1:] if isinstance(a, list | tuple) or (isinstance(a, int) and not isinstance(a, bool))), None)
+    given = args[1] if len(args) > 1 and isinstance(args[1], list | tuple | int) and not isinstance(args[1], bool) else None
     dims = {d % x.ndim for d in ([given] if isinstance(given, int) else given or range(x.ndim))}
     axes = trace.axes(x)
     for dim in dims:
@@ -446,6 +464,12 @@ def reduce(trace: Trace, out: Any, args: list[Any]) -> None:
     for result in tree_leaves(out):
         kept = result.ndim == x.ndim
         trace.set(result, [None if i in dims else axis for i, axis in enumerate(axes) if kept or i not in dims])
+
+
+@register("aten::linalg_vector_norm", "aten::norm")
+def norm(trace: Trace, out: Tensor, args: list[Any]) -> None:
+    """Has its exponent in front of the axes."""
+    reduce(trace, out, [args[0], *args[2:]])
 
 
 @register("aten::_softmax", "aten::softmax", "aten::_log_softmax", "aten::log_softmax", "aten::cumsum", "aten::_safe_softmax")

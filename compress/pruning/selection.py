@@ -80,17 +80,19 @@ def _ranked_together(
             counts[position] = least
             pairs.extend((float(score), position) for score in ordered[least:])
         total = sum(groups[position].units for position in members)
-        for _, position in sorted(pairs, reverse=True)[
-            : max(0, round(total * (1 - ratio)) - round(sum(counts[p] for p in members)))
-        ]:
+        pairs.sort(key=lambda pair: -pair[0])  # of equal scores the first group's
+        for _, position in pairs[: max(0, round(total * (1 - ratio)) - round(sum(counts[p] for p in members)))]:
             counts[position] += 1
     return counts
 
 
 def _rounded(group: Group, count: float, round_to: int) -> int:
-    """The nearest number of units whose channels are a multiple of `round_to`; half way, the smaller one."""
+    """The nearest number of units whose channels are a multiple of `round_to`; half way, the smaller one.
+
+    A group that loses nothing keeps its width, whatever that is.
+    """
     step = round_to // math.gcd(round_to, group.width)
-    if group.units <= step:
+    if group.units <= step or count >= group.units:
         return group.units
     return min(group.units, step * max(1, math.ceil(count / step - 0.5)))
 

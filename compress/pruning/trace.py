@@ -61,9 +61,14 @@ class Trace(TorchDispatchMode):
         return found if found is not None else (None,) * getattr(tensor, "ndim", 0)
 
     def set(self, tensor: Tensor, axes: Iterable[Axis]) -> None:
-        """Give a tensor its axes."""
-        axes = tuple(None if size == 1 else axis for axis, size in zip(axes, tensor.shape, strict=True))
-        self._axes[id(tensor)] = axes
+        """Give a tensor its axes. One of another length than the tensor's must stay: that its rule did not foresee."""
+        known: list[Axis] = []
+        for axis, size in zip(axes, tensor.shape, strict=True):
+            if axis is not None and len(axis) != size:
+                self.units.fix(axis, "its length is changed")
+                axis = None
+            known.append(None if size == 1 else axis)
+        self._axes[id(tensor)] = tuple(known)
         self._alive.append(tensor)
 
     def is_weight(self, tensor: Any) -> bool:
@@ -142,7 +147,7 @@ def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Trace:
     """
     tracer = Trace(model)
     with torch.no_grad(), layer_by_layer(), tracer:
-        output = model(*example_inputs)
+        output = model.eval()(*example_inputs)
     for tensor in tensors(output).values():
         tracer.fix_all(tensor, "an output of the model")
     for parameter in tracer.parameters.values():

@@ -1,0 +1,162 @@
+"""How many units stay, and which, with numbers that a pencil gives."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.pruning.groups import Group, Member, find_groups
+from compress.pruning.selection import isomorphic_kind, kept_units
+
+
+def group(name: str, units: int, width: int = 1, also: tuple[str, ...] = ()) -> Group:
+    """Units of `width` channels that the layer `name` makes, and the layers `also` with it."""
+    places = np.arange(units * width).reshape(units, width)
+    return Group(name, units, tuple(Member(f"{layer}.weight", 0, places, False) for layer in (name, *also)))
+
+
+def kept(scores: dict[str, list[float]], ratio: float, **options: object) -> dict[str, list[int]]:
+    """By name, what stays of groups that have these scores."""
+    groups, values = [group(name, len(own)) for name, own in scores.items()], [torch.tensor(own) for own in scores.values()]
+    found = kept_units(groups, values, ratio, **{"round_to": 1, **options})
+    return dict(zip(scores, found, strict=True))
+
+
+# Divided by their means, 25 and 2: 0.4, 0.8, 1.2, 1.6 and 0.5, 0.5, 0.5, 2.5.
+TWO = {"a": [10.0, 20.0, 30.0, 40.0], "b": [1.0, 1.0, 1.0, 5.0]}
+
+
+def test_local_takes_the_same_share_of_every_group() -> None:
+    assert kept(TWO, 0.5) == {"a": [2, 3], "b": [0, 3]}
+    assert kept(TWO, 0.25) == {"a": [1, 2, 3], "b": [0, 1, 3]}
+    assert kept({"a": [3.0, 9.0, 1.0, 8.0, 2.0]}, 0.4) == {"a": [0, 1, 3]}  # in order, not by score
+
+
+def test_global_compares_scores_over_their_groups_mean() -> None:
+    assert kept(TWO, 0.5, ranking="global") == {"a": [1, 2, 3], "b": [3]}  # 2.5, 1.6, 1.2, 0.8
+    assert kept(TWO, 0.25, ranking="global") == {"a": [1, 2, 3], "b": [0, 1, 3]}  # the least is the 0.4 of a
+    larger = {"a": TWO["a"], "b": [1000 * score for score in TWO["b"]]}
+    assert kept(larger, 0.5, ranking="global") == kept(TWO, 0.5, ranking="global")
+
+
+# Over their means, 4.5 and 3: 0.2, 0.4, 0.7, 0.9, 1.1, 1.3, 1.6, 1.8 and 0.3, 0.3, 0.3, 3.
+UNEVEN = {"a": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], "b": [1.0, 1.0, 1.0, 9.0]}
+
+
+@pytest.mark.parametrize(
+    ("floor", "a", "b"),
+    [
+        (0.1, [3, 4, 5, 6, 7], [3]),  # the six largest of all
+        (0.25, [3, 4, 5, 6, 7], [3]),  # a quarter of b is one
+        (0.26, [4, 5, 6, 7], [0, 3]),  # and a little more is two: what b keeps is taken from a
+        (0.5, [4, 5, 6, 7], [0, 3]),
+        (0.75, [2, 3, 4, 5, 6, 7], [0, 1, 3]),  # three quarters of each are more than half of all, and the floor counts
+        (1.0, [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3]),
+    ],
+)
+def test_the_floor_holds_and_what_it_saves_is_taken_elsewhere(floor: float, a: list[int], b: list[int]) -> None:
+    assert kept(UNEVEN, 0.5, ranking="global", floor=floor) == {"a": a, "b": b}
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("floor", [0.0, 0.1, 0.3])
+def test_the_total_is_met_and_every_group_is_above_the_floor(ratio: float, floor: float) -> None:
+    groups = [group(name, units) for name, units in (("a", 10), ("b", 20), ("c", 30))]
+    scores = [torch.rand(10) ** 4, torch.rand(20), torch.rand(30) ** 16]
+    found = [len(own) for own in kept_units(groups, scores, ratio, ranking="global", round_to=1, floor=floor)]
+    assert sum(found) == max(round(60 * (1 - ratio)), 60 * floor)
+    assert all(own >= max(1, floor * units) for own, units in zip(found, (10, 20, 30), strict=True))
+
+
+def test_isomorphic_meets_the_share_within_each_kind() -> None:
+    scores = {**TWO, "c": [1.0, 2.0, 3.0, 6.0], "d": [9.0, 1.0, 1.0, 1.0]}
+    first = {"a": "conv", "b": "conv", "c": "linear", "d": "linear"}
+    found = kept(scores, 0.5, ranking="isomorphic", kind=lambda group: first[group.name])
+    # c and d over their mean of 3: 1/3, 2/3, 1, 2 and 3, 1/3, 1/3, 1/3.
+    assert found == {"a": [1, 2, 3], "b": [3], "c": [1, 2, 3], "d": [0]}
+    assert kept(scores, 0.5, ranking="global")["b"] == [3]
+    alone = kept(scores, 0.5, ranking="isomorphic", kind=lambda group: group.name)
+    assert alone == kept(scores, 0.5)  # each a kind of its own
+
+
+def test_groups_are_of_one_kind_if_the_same_types_of_layers_are_cut_in_the_same_way() -> None:
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    head = [nn.Conv2d(8, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 7), nn.Linear(7, 3)]
+    model = nn.Sequential(*block(3, 4), *block(4, 8), *block(8, 8), *head).eval()
+    kind = isomorphic_kind(model)
+    kinds = {group.name: kind(group) for group in find_groups(model, (torch.randn(2, 3, 8, 8),))}
+    assert kinds["0"] == kinds["3"] == kinds["6"]  # widths do not matter
+    assert len({kinds["0"], kinds["9"], kinds["12"]}) == 3  # with a norm, read by a linear layer, made by one
+
+
+@pytest.mark.parametrize("ranking", ["local", "global", "isomorphic"])
+@pytest.mark.parametrize(
+    ("ratios", "left"),
+    [
+        ({}, {"stage1.a": 4, "stage1.b": 4, "stage2.a": 4}),
+        ({"stage1.*": 0.25}, {"stage1.a": 6, "stage1.b": 6, "stage2.a": 4}),
+        ({"stage1.*": 0.25, "*.a": 0.75}, {"stage1.a": 2, "stage1.b": 6, "stage2.a": 2}),
+        ({"*.a": 0.75, "stage1.*": 0.25}, {"stage1.a": 6, "stage1.b": 6, "stage2.a": 2}),  # the last that matches
+        ({"stage1.a": 0.0}, {"stage1.a": 8, "stage1.b": 4, "stage2.a": 4}),
+        ({"stage1.c": 0.25}, {"stage1.a": 4, "stage1.b": 6, "stage2.a": 4}),  # a layer that goes with b
+        ({"stage?.a": 1.0}, {"stage1.a": 1, "stage1.b": 4, "stage2.a": 1}),
+        ({"elsewhere": 0.9}, {"stage1.a": 4, "stage1.b": 4, "stage2.a": 4}),
+    ],
+)
+def test_ratios_of_their_own_by_pattern(ranking: str, ratios: dict[str, float], left: dict[str, int]) -> None:
+    groups = [group("stage1.a", 8), group("stage1.b", 8, also=("stage1.c",)), group("stage2.a", 8)]
+    scores = [torch.arange(1.0, 9.0) for _ in groups]  # alike, so that one threshold halves each
+    found = kept_units(groups, scores, 0.5, ranking=ranking, round_to=1, ratios=ratios)
+    assert {group.name: len(own) for group, own in zip(groups, found, strict=True)} == left
+
+
+@pytest.mark.parametrize("units", [9, 12, 15, 20])
+@pytest.mark.parametrize("ranking", ["local", "global"])
+def test_a_ratio_of_nothing_keeps_widths_that_are_no_multiple(units: int, ranking: str) -> None:
+    groups, scores = [group("a", units)], [torch.rand(units)]
+    assert kept_units(groups, scores, 0.5, ranking=ranking, ratios={"a": 0.0}) == [list(range(units))]
+    assert kept_units(groups, scores, 0.0, ranking=ranking) == [list(range(units))]
+
+
+@pytest.mark.parametrize(
+    ("units", "width", "round_to", "ratio", "left"),
+    [
+        (8, 8, 8, 0.5, 4),  # each head is a multiple already
+        (8, 64, 8, 0.9, 1),  # 0.8 heads, but at least one
+        (8, 4, 8, 0.5, 4),  # heads go in pairs
+        (8, 4, 8, 0.35, 6),  # 5.2 is nearer to 6
+        (8, 4, 8, 0.375, 4),  # 5 is half way
+        (8, 4, 8, 0.99, 2),
+        (8, 12, 8, 0.4, 4),  # 24 is the least that 12 and 8 divide: in pairs too
+        (8, 3, 8, 0.5, 8),  # 24 again, but of 3: all eight
+        (16, 3, 8, 0.5, 8),
+        (6, 4, 16, 0.5, 4),  # by fours: 3 is nearer to 4
+        (3, 4, 16, 0.5, 3),  # fewer than four heads
+        (8, 3, 1, 0.5, 4),
+    ],
+)
+def test_heads_are_rounded_so_that_their_channels_are_a_multiple(
+    units: int, width: int, round_to: int, ratio: float, left: int
+) -> None:
+    [found] = kept_units([group("heads", units, width)], [torch.arange(float(units))], ratio, round_to=round_to)
+    assert found == list(range(units - left, units))
+    assert left == units or left * width % round_to == 0
+
+
+@pytest.mark.parametrize("ranking", ["local", "global"])
+def test_of_equal_scores_the_first_stay(ranking: str) -> None:
+    assert kept({"a": [1.0] * 6}, 0.5, ranking=ranking) == {"a": [0, 1, 2]}
+    assert kept({"a": [2.0, 5.0, 2.0, 5.0, 2.0]}, 0.4, ranking=ranking) == {"a": [0, 1, 3]}
+
+
+def test_of_equal_scores_in_two_groups_those_of_the_first_group_stay() -> None:
+    assert kept({"a": [1.0] * 4, "b": [1.0] * 4}, 0.5, ranking="global") == {"a": [0, 1, 2], "b": [0]}
+
+
+@pytest.mark.parametrize("scores", [torch.zeros(4), torch.full((4,), 1e-42)], ids=["zeros", "denormal numbers"])
+def test_scores_without_a_mean_are_ranked_all_the_same(scores: Tensor) -> None:
+    groups = [group("a", 4), group("b", 4)]
+    found = kept_units(groups, [scores, torch.arange(1.0, 5.0)], 0.5, ranking="global", round_to=1)
+    assert found == [[0], [1, 2, 3]]
