@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import shutil
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from compress.store import MANIFEST, WEIGHTS, load_model, read_manifest, save_mo
 RECIPE, REPORT, MARKDOWN = "recipe.yaml", "report.json", "report.md"
 MODEL, BASELINE, HALF = "model.onnx", "baseline.onnx", "model-fp16.onnx"
 FILES = (MODEL, BASELINE, HALF, MANIFEST, WEIGHTS, RECIPE, REPORT, MARKDOWN)
-STAGES, RECORD = ".stages", "record.json"
+STAGES, RECORD, ORIGIN = ".stages", "record.json", "origin.json"
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,10 @@ class RunFolder:
 
     def keep(self, artifact: Artifact, folder: Path, origin: dict[str, Any]) -> None:
         """Save a finished stage; its record last, since that is what says it is finished."""
-        if len(artifact.history) > 1:  # the baseline is the source itself
+        if len(artifact.history) > 1:
             save_model(folder, artifact.model, artifact.reference, {"origin": origin})
+        else:  # the baseline is the source itself
+            write_atomically(folder / ORIGIN, json.dumps(origin).encode())
         record = record_to_dict(artifact.history[-1])
         write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())
 
@@ -129,12 +132,14 @@ class RunFolder:
             record = record_from_dict(json.loads((folder / RECORD).read_text(encoding="utf8")))
         except (OSError, ValueError):
             return None
-        if not artifact.history:
-            return replace(artifact, history=(record,))
-        if read_manifest(folder)["origin"] != json.loads(json.dumps(origin)):
+        first = not artifact.history
+        made_from = json.loads((folder / ORIGIN).read_text(encoding="utf8")) if first else read_manifest(folder)["origin"]
+        if made_from != json.loads(json.dumps(origin)):
             raise UserError(
                 f"the model's source has changed since {self.path} was started; restore it, or start anew with --force"
             )
+        if first:
+            return replace(artifact, history=(record,))
         model = load_model(folder, copy.deepcopy(artifact.reference))
         last_float = artifact.last_float if quantizers_in(model) else model
         return replace(artifact, model=model, last_float=last_float, history=(*artifact.history, record))
@@ -145,8 +150,11 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
     steps = [next(iter(step.items())) for step in recipe["passes"]]
     flat = {key: value for key, value in recipe.items() if key != "passes"}
     flat["passes"] = [name for name, _ in steps]
+    seen: Counter[str] = Counter()
     for name, options in steps:
-        flat.update({f"{name} {option}": value for option, value in options.items()})
+        seen[name] += 1
+        which = f"{name} {seen[name]}" if seen[name] > 1 else name  # a pass may be there several times
+        flat.update({f"{which} {option}": value for option, value in options.items()})
     return flat
 
 

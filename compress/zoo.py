@@ -1,6 +1,7 @@
 """MODEL and --data: from what a person writes to a model and its Task."""
 
 import difflib
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def load(spec: str, weights: str | None = None) -> Source:
     Raises:
         UserError: unknown name, missing package, file or network, or weights that do not fit.
     """
+    source = _load(spec, weights)
+    if weights is not None:  # a run that is resumed must not go on with other numbers under the same name
+        source.origin["weights_sha256"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return source
+
+
+def _load(spec: str, weights: str | None) -> Source:
     if spec in zoo_file.entries():
         return zoo_file.load(spec, weights)
     for prefix, load_from in LIBRARIES.items():

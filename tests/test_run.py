@@ -1,12 +1,14 @@
 """A whole run: its folder, its report, what it says, and that a killed one goes on where it stopped."""
 
 import copy
+import hashlib
 import importlib.resources
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,8 +20,10 @@ import torch
 import yaml
 
 import compress
-from compress.artifact import Artifact
+from compress import zoo
+from compress.artifact import Artifact, Record
 from compress.errors import PassError, UserError
+from compress.folder import RunFolder
 from compress.outputs import predictor
 from compress.passes.finetune import Finetune
 from compress.passes.int8 import Int8
@@ -182,6 +186,38 @@ def test_resume_refuses_other_options_by_name(tmp_path: Path, passes: list, seed
         compress.run(tiny_model(), tiny_task(), passes, seed=seed, out=tmp_path, resume=True, timing=QUICK)
     expected = f"{tmp_path} was started with {what}; resume it with the same options, or start anew with --force"
     assert str(error.value) == expected
+
+
+def test_resume_notices_that_a_weight_file_has_other_content(tmp_path: Path) -> None:
+    weights, file = tmp_path / "net.pt", tmp_path / "net.py"
+    file.write_text("from compress.testing import tiny_model, tiny_task\ndef net():\n    return tiny_model(), tiny_task()\n")
+    folder, origins = RunFolder(tmp_path / "out"), []
+    for factor in (1, 2):
+        torch.save({name: tensor * factor for name, tensor in tiny_model().state_dict().items()}, weights)
+        source = zoo.load(f"{file}:net", str(weights))
+        origins.append(source.origin)
+    assert origins[0]["weights_sha256"] != origins[1]["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    artifact = Artifact.start(source.model, source.task)
+    record = Record("baseline", {}, 0.0, None, None, 1, 1, 1, 1, {})
+    stage = folder.stages / "00-baseline"
+    stage.mkdir(parents=True)
+    folder.keep(replace(artifact, history=(record,)), stage, origins[0])
+    assert folder.restore(artifact, stage, origins[0]).history == (record,)
+    with pytest.raises(UserError) as error:
+        folder.restore(artifact, stage, origins[1])
+    assert str(error.value) == (
+        f"the model's source has changed since {tmp_path / 'out'} was started; restore it, or start anew with --force"
+    )
+
+
+def test_resume_tells_two_steps_of_one_pass_apart(tmp_path: Path) -> None:
+    twice = [PruneChannels(0.25, round_to=4), PruneChannels(0.3, round_to=4)]
+    compress.run(tiny_model(), tiny_task(), twice, out=tmp_path, timing=QUICK)
+    with pytest.raises(UserError) as error:
+        compress.run(
+            tiny_model(), tiny_task(), [PruneChannels(0.2, round_to=4), twice[1]], out=tmp_path, resume=True, timing=QUICK
+        )
+    assert str(error.value).startswith(f"{tmp_path} was started with prune_channels ratio 0.25, not 0.2; ")
 
 
 KILLED = """
