@@ -228,3 +228,25 @@ def test_nothing_is_printed_and_nothing_about_this_machine_written(
     assert [str(warning.message) for warning in recwarn] == []
     content = (tmp_path / "m.onnx").read_bytes()
     assert not any(word in content for word in (b"/work", b".py", b"conftest", str(Path.cwd()).encode()))
+
+
+class FixedBatch(nn.Module):
+    """Bakes the number of samples into its graph, as Python's `len` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x).mean((2, 3)).expand(len(x), -1))
+
+
+def test_a_model_that_fixes_its_batch_is_written_for_single_samples_and_run_one_by_one(tmp_path: Path) -> None:
+    model, x = FixedBatch().eval(), torch.randn(3, 3, 8, 8)
+    found = signature(model, (x,))
+    path = tmp_path / "model.onnx"
+    export_onnx(model, (x,), path, found)
+    session = open_onnx(path)
+    assert session.inputs[0].shape[0] == 1
+    with torch.no_grad():
+        np.testing.assert_allclose(session.predict(x), model(x).numpy(), atol=1e-5)

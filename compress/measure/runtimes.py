@@ -42,8 +42,14 @@ class Session:
     run: Callable[..., np.ndarray]
 
     def predict(self, *inputs: Tensor | np.ndarray) -> np.ndarray:
-        """`run` on tensors or arrays of any float type that numpy has; the form that `Task.evaluate` calls."""
-        given = (np.ascontiguousarray(x, dtype=i.dtype) for x, i in zip(inputs, self.inputs, strict=True))
+        """`run` on tensors or arrays of any float type that numpy has; the form that `Task.evaluate` calls.
+
+        A file whose batch is fixed at 1 is run sample by sample.
+        """
+        given = [np.ascontiguousarray(x, dtype=i.dtype) for x, i in zip(inputs, self.inputs, strict=True)]
+        if self.inputs[0].shape[:1] == (1,) and len(given[0]) > 1:
+            singles = (self.run(*(x[n : n + 1] for x in given)) for n in range(len(given[0])))
+            return np.concatenate(list(singles)).astype(np.float32)
         return self.run(*given).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
-from compress.export import batch_of_two
+from compress.export import captured_inputs
 from compress.measure.environment import saturates
 from compress.quant.ptq import calibrate, prepare
 from compress.store import structure_of
@@ -52,7 +52,7 @@ class Int8:
         assert artifact.task.calibration is not None
         bits = self.weight_bits or (7 if saturates() else 8)
         example = artifact.task.example_inputs
-        inputs = batch_of_two(example) if signature.axes[0] else example
+        inputs = captured_inputs(example, signature)
         structure = structure_of(model, artifact.reference)
         shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
         graph_module, placement = prepare(
