@@ -1,11 +1,11 @@
 """What flows through a pipeline: the model as it stands, and the rows of the table so far."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from compress.export import Signature, signature
+from compress.export import Signature, captured_inputs, signature
 from compress.task import Task
 
 
@@ -69,4 +69,7 @@ class Artifact:
     @classmethod
     def start(cls, model: nn.Module, task: Task) -> "Artifact":
         """The artefact before the first pass. Raises UserError where the model cannot run on the example inputs."""
-        return cls(model, task, model, signature(model, task.example_inputs), model)
+        found = signature(model, task.example_inputs)
+        if not found.axes[0]:  # a graph with a fixed batch is captured, checked and timed with the same inputs
+            task = replace(task, example_inputs=captured_inputs(model, task.example_inputs, found))
+        return cls(model, task, model, found, model)

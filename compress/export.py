@@ -74,7 +74,7 @@ def signature(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Signature
         found = Signature(names, tuple(outputs), tuple(dict(a) for a in axes))
         try:
             with torch.no_grad(), quiet():
-                inputs = captured_inputs(example_inputs, found)
+                inputs = captured_inputs(model, example_inputs, found)
                 program = torch.export.export(model, inputs, dynamic_shapes=found.dynamic_shapes, strict=False)
             if any(2 in part for part in found.axes) and not _takes_other_sizes(model, program.graph, example_inputs):
                 continue
@@ -107,9 +107,17 @@ def batch_of_two(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
 
 
-def captured_inputs(inputs: tuple[Tensor, ...], signature: Signature) -> tuple[Tensor, ...]:
-    """What a graph is captured with: a batch of at least 2 where the batch is free, else single samples."""
-    return batch_of_two(inputs) if signature.axes[0] else tuple(x[:1] for x in inputs)
+def captured_inputs(model: nn.Module, inputs: tuple[Tensor, ...], signature: Signature) -> tuple[Tensor, ...]:
+    """What a graph is captured with: at least 2 samples where the batch is free, else one, if the model takes that."""
+    if signature.axes[0]:
+        return batch_of_two(inputs)
+    single = tuple(x[:1] for x in inputs)
+    try:
+        with torch.no_grad():
+            model(*single)
+    except Exception:  # a user's forward can raise anything; this one insists on the batch of the example
+        return inputs
+    return single
 
 
 def export_onnx(
@@ -124,7 +132,7 @@ def export_onnx(
         CompressError: torch's exporter failed; the text holds its first line.
         UserError: the file cannot be written.
     """
-    inputs = captured_inputs(example_inputs, signature)
+    inputs = captured_inputs(model, example_inputs, signature)
     if fp16:
         model = copy.deepcopy(model).half()
         inputs = tuple(x.half() if x.is_floating_point() else x for x in inputs)

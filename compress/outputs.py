@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 
 def tensors(output: Any) -> dict[str, Tensor]:
@@ -31,6 +31,18 @@ def first_tensor(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else next(iter(tensors(output).values()))
 
 
+def in_batches(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """The inputs in parts that the model takes: one, but for a captured graph that fixes its batch."""
+    size = None
+    if isinstance(model, fx.GraphModule):
+        first = next((node for node in model.graph.nodes if node.op == "placeholder"), None)
+        shape = getattr(first.meta.get("val"), "shape", ()) if first is not None else ()
+        size = next((length for length in shape[:1] if isinstance(length, int)), None)
+    if size is None or len(inputs[0]) == size:
+        return [inputs]
+    return list(zip(*(x.split(size) for x in inputs), strict=True))
+
+
 def predictor(model: nn.Module) -> Callable[..., np.ndarray]:
     """`predict(*inputs) -> array` of the first output, in eval mode, without gradients, on the model's device."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -39,6 +51,7 @@ def predictor(model: nn.Module) -> Callable[..., np.ndarray]:
     def predict(*inputs: Tensor | np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             given = [torch.as_tensor(x).to(device) for x in inputs]
-            return first_tensor(model(*given)).float().cpu().numpy()
+            parts = [first_tensor(model(*part)).float().cpu().numpy() for part in in_batches(model, tuple(given))]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     return predict

@@ -12,9 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import compress
 from compress.errors import CompressError, UserError
 from compress.export import Signature, batch_of_two, export_onnx, input_names, quiet, signature
 from compress.measure import open_onnx
+from compress.passes.int8 import Int8
+from compress.task import Task
+from compress.testing import check_pass
 
 
 def exported(model: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> onnx.GraphProto:
@@ -230,7 +234,7 @@ def test_nothing_is_printed_and_nothing_about_this_machine_written(
     assert not any(word in content for word in (b"/work", b".py", b"conftest", str(Path.cwd()).encode()))
 
 
-class FixedBatch(nn.Module):
+class CountsSamples(nn.Module):
     """Bakes the number of samples into its graph, as Python's `len` does."""
 
     def __init__(self) -> None:
@@ -241,8 +245,8 @@ class FixedBatch(nn.Module):
         return self.head(self.conv(x).mean((2, 3)).expand(len(x), -1))
 
 
-def test_a_model_that_fixes_its_batch_is_written_for_single_samples_and_run_one_by_one(tmp_path: Path) -> None:
-    model, x = FixedBatch().eval(), torch.randn(3, 3, 8, 8)
+def test_a_model_that_counts_its_samples_is_written_for_single_samples_and_run_one_by_one(tmp_path: Path) -> None:
+    model, x = CountsSamples().eval(), torch.randn(3, 3, 8, 8)
     found = signature(model, (x,))
     path = tmp_path / "model.onnx"
     export_onnx(model, (x,), path, found)
@@ -250,3 +254,12 @@ def test_a_model_that_fixes_its_batch_is_written_for_single_samples_and_run_one_
     assert session.inputs[0].shape[0] == 1
     with torch.no_grad():
         np.testing.assert_allclose(session.predict(x), model(x).numpy(), atol=1e-5)
+
+
+def test_such_a_model_keeps_the_contract_of_a_pass_in_integers() -> None:
+    x = torch.randn(3, 3, 8, 8)
+    check_pass(Int8(), CountsSamples().eval(), Task((x[:1],), calibration=lambda: [(x,)]))
+    run = compress.run(
+        CountsSamples().eval(), Task((x,), calibration=lambda: [(x,)]), [Int8()], timing={"min_runs": 2, "min_seconds": 0}
+    )
+    assert run.report["input_shape"] == [[1, 3, 8, 8]]

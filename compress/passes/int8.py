@@ -52,7 +52,7 @@ class Int8:
         assert artifact.task.calibration is not None
         bits = self.weight_bits or (7 if saturates() else 8)
         example = artifact.task.example_inputs
-        inputs = captured_inputs(example, signature)
+        inputs = captured_inputs(model, example, signature)
         structure = structure_of(model, artifact.reference)
         shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
         graph_module, placement = prepare(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compress.outputs import in_batches
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.graph import attribute, capture, fold_batch_norm, layer_of
 from compress.quant.observers import HistogramObserver
@@ -86,7 +87,8 @@ def calibrate(graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]
     samples = 0
     try:
         for batch in batches:
-            graph_module(*batch)
+            for part in in_batches(graph_module, batch):
+                graph_module(*part)
             samples += len(batch[0])
     finally:
         for path, quantizer in quantizers.items():
