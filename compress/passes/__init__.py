@@ -15,6 +15,7 @@ BUILT_IN = {
     "prune_channels": ("compress.passes.prune_channels", "PruneChannels"),
     "reestimate_bn": ("compress.passes.reestimate_bn", "ReestimateBatchNorm"),
     "finetune": ("compress.passes.finetune", "Finetune"),
+    "cluster": ("compress.passes.cluster", "Cluster"),
     "int8": ("compress.passes.int8", "Int8"),
 }
 ENTRY_POINTS = "compress.passes"

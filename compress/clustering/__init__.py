@@ -1,0 +1,1 @@
+"""Few values for many weights: which values, and the file in which that saves bytes."""
