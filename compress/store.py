@@ -1,7 +1,8 @@
 """A compressed model on disk: `manifest.json` says how to rebuild it, `model.safetensors` holds its numbers. No pickle.
 
 The manifest does not describe layers; it holds what differs from the freshly built architecture: the plain attributes of
-each module (`out_channels`, `num_heads`, ...). The shapes of tensors are those in the weight file.
+each module (`out_channels`, `num_heads`, ...), and `class` where a module was replaced by one of our own that
+`compress.low_rank.modules` lists. The shapes of tensors are those in the weight file.
 """
 
 import json
@@ -16,10 +17,12 @@ from torch import fx, nn
 
 from compress.errors import CompressError, UserError
 from compress.files import write_atomically
+from compress.low_rank.modules import KINDS
 from compress.quant.ptq import prepare
 
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 VERSION = 1
+CLASS = "class"  # a keyword of Python, and so no attribute of a module
 Structure = dict[str, dict[str, Any]]
 
 
@@ -36,15 +39,23 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 def structure_of(model: nn.Module, reference: nn.Module) -> Structure:
     """The plain attributes, by module path, in which `model` differs from the architecture `reference`.
 
+    Where a layer was replaced by one of `KINDS`, its path has `class`, and the layers within differ from those of rank 1 that
+    this class makes of the original.
+
     Raises:
         CompressError: a module was added, removed or replaced by one of another type, which the manifest cannot express.
     """
     originals, found = dict(reference.named_modules()), {}
     for path, module in model.named_modules():
         original = originals.pop(path, None)
+        kind = KINDS.get(type(module).__name__)
+        if original is not None and kind is type(module) and kind is not type(original):
+            originals |= {inner: part for inner, part in kind.like(original, 1).named_modules(prefix=path) if inner != path}
+            found[path] = {CLASS: kind.__name__}
+            continue
         if original is None or type(original) is not type(module):
-            kind = type(original).__name__ if original is not None else "nothing"
-            became = f"the module '{path}' became a {type(module).__name__} where the original has {kind}"
+            was = type(original).__name__ if original is not None else "nothing"
+            became = f"the module '{path}' became a {type(module).__name__} where the original has {was}"
             raise CompressError(f"{became}; it cannot be saved")
         before = _attributes(original)
         changed = {key: value for key, value in _attributes(module).items() if key not in before or before[key] != value}
@@ -56,11 +67,22 @@ def structure_of(model: nn.Module, reference: nn.Module) -> Structure:
 
 
 def restructure_(model: nn.Module, structure: Structure) -> None:
-    """Set the attributes of `structure_of`, in place. Raises ValueError where the model lacks one of the modules."""
+    """Replace modules and set attributes as `structure_of` found them, in place.
+
+    Raises:
+        ValueError: the model lacks one of the modules, has another one there, or the class is none of `KINDS`.
+    """
     modules = dict(model.named_modules())
     for path, attributes in structure.items():
         if path not in modules:
             raise ValueError(f"it has no module '{path}'")
+        if CLASS in attributes:
+            if attributes[CLASS] not in KINDS:
+                raise ValueError(f"'{path}' is a {attributes[CLASS]}, which this version does not know")
+            made = KINDS[attributes[CLASS]].like(modules[path], 1)
+            model.set_submodule(path, made)
+            modules |= dict(made.named_modules(prefix=path))
+            continue
         for key, value in attributes.items():
             setattr(modules[path], key, tuple(value) if isinstance(value, list) else value)
 

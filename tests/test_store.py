@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from compress.artifact import Artifact
 from compress.errors import CompressError, UserError
 from compress.export import IMAGE_AXES, Signature
+from compress.low_rank.factorize import factorized, matrix_of, spectrum
 from compress.models.cifar_resnet import CifarResNet, resnet20
 from compress.passes.int8 import Int8
 from compress.pruning.channels import prune_channels_
@@ -173,6 +174,59 @@ def test_the_structure_is_what_differs(images: Tensor) -> None:
         "layer3.0.bn1": {"num_features": 32},
         "layer3.0.conv2": {"in_channels": 32},
     }
+
+
+def low_rank(original: nn.Module) -> nn.Module:
+    """The model with a convolution and the head factorised."""
+    model = copy.deepcopy(original)
+    for path, rank in {"conv2": 4, "head": 1}.items():
+        layer = model.get_submodule(path)
+        model.set_submodule(path, factorized(layer, spectrum(matrix_of(layer)), rank))
+    return model
+
+
+def test_the_structure_names_the_class_of_a_factorised_layer(residual_net: nn.Module) -> None:
+    assert structure_of(low_rank(residual_net), residual_net) == {
+        "conv2": {"class": "LowRankConv2d"},
+        "conv2.reduce": {"out_channels": 4},
+        "conv2.expand": {"in_channels": 4},
+        "head": {"class": "LowRankLinear"},  # of rank 1, as the store makes it
+    }
+
+
+def test_factorised_pruned_and_quantized_models_come_back(residual_net: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    thin = low_rank(residual_net)
+    both = pruned(thin, images)
+    for model in (thin, both, quantized(thin, images, residual_net), quantized(both, images, residual_net)):
+        state = torch.get_rng_state()
+        save_model(tmp_path, model, residual_net, PLAIN)
+        loaded = load_model(tmp_path, copy.deepcopy(residual_net))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert np.array_equal(outputs(loaded, images), outputs(model, images))
+        assert [name for name, _ in loaded.named_modules()] == [name for name, _ in model.named_modules()]
+
+
+def test_a_factorised_model_can_be_the_original_of_another_run(residual_net: nn.Module, tmp_path: Path) -> None:
+    thin = low_rank(residual_net)
+    assert structure_of(copy.deepcopy(thin), thin) == {}
+
+
+@pytest.mark.parametrize(
+    ("structure", "message"),
+    [
+        (
+            {"head": {"class": "Sequential"}},
+            "DIR does not fit the architecture ResidualNet: 'head' is a Sequential, which this version does not know",
+        ),
+        (
+            {"pool": {"class": "LowRankConv2d"}},
+            "DIR does not fit the architecture ResidualNet: a MaxPool2d cannot become a LowRankConv2d",
+        ),
+    ],
+)
+def test_a_class_that_does_not_fit_is_told(structure: Any, message: str, saved: Path, residual_net: nn.Module) -> None:
+    manifest_with(saved, structure=structure)
+    assert told(saved, residual_net) == message
 
 
 def replaced(model: nn.Module) -> None:

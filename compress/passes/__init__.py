@@ -13,6 +13,7 @@ from compress.passes.base import ORDER, Pass
 # name -> module and class, imported on use. A new pass is one file, one line here, one test file.
 BUILT_IN = {
     "prune_channels": ("compress.passes.prune_channels", "PruneChannels"),
+    "low_rank": ("compress.passes.low_rank", "LowRank"),
     "reestimate_bn": ("compress.passes.reestimate_bn", "ReestimateBatchNorm"),
     "finetune": ("compress.passes.finetune", "Finetune"),
     "cluster": ("compress.passes.cluster", "Cluster"),
