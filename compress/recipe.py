@@ -127,13 +127,14 @@ def convert(value: Any, hint: Any, what: str) -> Any:
 
 def _ratios(value: Any, what: str) -> dict[str, float]:
     """A mapping of texts to numbers; as a flag `layer1.*=0.3,layer2.*=0.5`."""
+    found = value
     if isinstance(value, str):
         pairs = [pair.rpartition("=") for pair in value.split(",")]
-        value = {name: number for name, _, number in pairs}
+        found = {name.strip(): number for name, _, number in pairs}
     try:
-        if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in value):
+        if not isinstance(found, Mapping) or not all(isinstance(name, str) and name for name in found):
             raise ValueError
-        return {name: _float(number) for name, number in value.items()}
+        return {name: _float(number) for name, number in found.items()}
     except (ValueError, TypeError):
         raise UserError(f"{what} must map texts to numbers, such as layer1.*=0.3, got {value!r}") from None
 

@@ -34,7 +34,7 @@ class PruneChannels:
         importance: instead of the criterion, a class of `torch_pruning.importance` by name, such as GroupTaylorImportance.
         ranking: within each group, over all groups, or over groups of one kind.
         round_to: widths that are left are multiples of this, at least 1; 8 suits the kernels of common processors.
-        floor: least share of a group that stays under a ranking over several groups, in (0, 1].
+        floor: least share of a group that stays under a ranking over several groups, in [0, 1]; one unit stays in any case.
         ratios: shell pattern of layer names to ratio, instead of `ratio`; the last that matches counts.
         exclude: shell patterns of layer names to leave alone, such as `layer4.*`.
         threads: of the runtime that a latency target is measured on.
