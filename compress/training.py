@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compress.errors import PassError, UserError
 from compress.outputs import first_tensor
 from compress.progress import report
+from compress.sparsity.masks import keep_zeros
 
 # (logits, inputs, target) -> loss. The inputs are there for losses that ask a teacher.
 Loss = Callable[[Tensor, tuple[Tensor, ...], Tensor], Tensor]
@@ -52,17 +53,20 @@ def fit(
     weight_decay: float = 5e-4,
     what: str = "train",
     after_epoch: Callable[[int, float], None] | None = None,
+    before_step: Callable[[int, int], bool] | None = None,
 ) -> FitResult:
     """Train `model` in place: SGD with Nesterov momentum under a one-cycle schedule of learning rate and momentum.
 
     Convolution weights run in channels-last layout and, where the processor has it, under bfloat16 autocast; parameters
-    stay float32. The model is left in eval mode.
+    stay float32. Zeros in the weights of sparse layers stay zero. The model is left in eval mode.
 
     Args:
         train: gives one epoch of `(*inputs, target)` batches on each call.
         lr: the peak learning rate; reached after 30 % of the steps, where the momentum is at its lowest: it goes from 0.95
             to 0.85 and back.
         after_epoch: called with the epoch, counted from 1, and its mean loss.
+        before_step: called with the steps done and the steps in all; true where it wrote zeros into sparse layers, which are
+            held from then on.
 
     Raises:
         UserError: `train` gives no batch.
@@ -88,29 +92,32 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(2, epochs * steps_per_epoch))
     start, steps, samples, means = time.perf_counter(), 0, 0, []
     model.train()
-    for epoch in range(1, epochs + 1):
-        total = torch.zeros((), device=device)
-        count = 0
-        for batch in train():
-            *inputs, target = (_to_device(x, device) for x in batch)
-            with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-                logits = first_tensor(model(*inputs))
-            value = loss(logits.float(), tuple(inputs), target)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            optimizer.step()
-            schedule.step()
-            total += value.detach()
-            count, steps, samples = count + 1, steps + 1, samples + len(target)
-            note = f"loss {total.item() / count:.3f}" if count % 10 == 0 else ""
-            report(what, steps, epochs * steps_per_epoch, note)
-        mean = total.item() / count
-        if not math.isfinite(mean):
-            where = f"in epoch {epoch} of {epochs}, at step {steps} or before"
-            raise PassError(f"the loss became {mean} {where}; try a lower lr than {lr}")
-        means.append(mean)
-        if after_epoch is not None:
-            after_epoch(epoch, mean)
+    with keep_zeros(model) as zeros:
+        for epoch in range(1, epochs + 1):
+            total = torch.zeros((), device=device)
+            count = 0
+            for batch in train():
+                if before_step is not None and before_step(steps, epochs * steps_per_epoch):
+                    zeros.renew()
+                *inputs, target = (_to_device(x, device) for x in batch)
+                with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+                    logits = first_tensor(model(*inputs))
+                value = loss(logits.float(), tuple(inputs), target)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                optimizer.step()
+                schedule.step()
+                total += value.detach()
+                count, steps, samples = count + 1, steps + 1, samples + len(target)
+                note = f"loss {total.item() / count:.3f}" if count % 10 == 0 else ""
+                report(what, steps, epochs * steps_per_epoch, note)
+            mean = total.item() / count
+            if not math.isfinite(mean):
+                where = f"in epoch {epoch} of {epochs}, at step {steps} or before"
+                raise PassError(f"the loss became {mean} {where}; try a lower lr than {lr}")
+            means.append(mean)
+            if after_epoch is not None:
+                after_epoch(epoch, mean)
     model.eval()
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     return FitResult(tuple(means), steps, samples, time.perf_counter() - start, precision)

@@ -14,6 +14,7 @@ from compress.passes.base import ORDER, Pass
 BUILT_IN = {
     "prune_channels": ("compress.passes.prune_channels", "PruneChannels"),
     "low_rank": ("compress.passes.low_rank", "LowRank"),
+    "prune_weights": ("compress.passes.prune_weights", "PruneWeights"),
     "reestimate_bn": ("compress.passes.reestimate_bn", "ReestimateBatchNorm"),
     "finetune": ("compress.passes.finetune", "Finetune"),
     "cluster": ("compress.passes.cluster", "Cluster"),

@@ -8,8 +8,8 @@ from torch import nn
 from compress.artifact import Artifact
 from compress.errors import UserError
 
-# The legal order: a pass may follow another of the same or an earlier stage. Pruning and recovery alternate freely, since
-# recovery does not fix the structure; nothing restructures, sparsifies or trains after the integers are there.
+# The order of a pipeline. Recovery alternates with structure and with zeros, which it holds; nothing restructures after the
+# zeros are there, nor trains after clusters or integers are: `compress.pipeline.MAY_FOLLOW` has it in full.
 ORDER = ("structure", "sparsify", "recover", "cluster", "integers")
 
 
