@@ -247,8 +247,22 @@ def _option_lines(item: yaml.Node) -> dict[str, int]:
     return {str(key.value): key.start_mark.line for key, _ in item.value[0][1].value}
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML without numbers to the base of 60: `pattern: 2:4` is a text, not 124."""
+
+
+def _text_or_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    if ":" in node.value:
+        return node.value
+    return loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _text_or_number)
+
+
 def _plain(node: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     try:
         return loader.construct_object(node, deep=True)
     except yaml.constructor.ConstructorError as error:

@@ -9,6 +9,7 @@ import yaml
 from compress.errors import UserError
 from compress.passes.finetune import Finetune
 from compress.passes.int8 import Int8
+from compress.passes.prune_weights import PruneWeights
 from compress.recipe import Recipe, make_pass, read, resolved
 
 KEYS = "model, weights, data, seed, limit_train, limit_eval, fp16, passes"
@@ -23,6 +24,17 @@ def write(folder: Path, text: str) -> Path:
 def test_a_recipe_is_read(tmp_path: Path) -> None:
     recipe = read(write(tmp_path, "model: resnet18\nseed: 3\npasses:\n- prune_channels: {ratio: 0.25}\n- int8\n"))
     assert recipe == Recipe(model="resnet18", seed=3, passes=(("prune_channels", {"ratio": 0.25}), ("int8", {})))
+
+
+def test_a_pattern_is_no_number_to_the_base_of_60(tmp_path: Path) -> None:
+    steps = (
+        "passes:\n- prune_weights: {pattern: 2:4}\n- prune_weights:\n    pattern: 1:4\n- prune_weights: {sparsity: 0.5, lr: 1}"
+    )
+    recipe = read(write(tmp_path, f"seed: 12\n{steps}"))
+    assert recipe.seed == 12
+    assert recipe.make_passes() == [PruneWeights(pattern="2:4"), PruneWeights(pattern="1:4"), PruneWeights(0.5, lr=1.0)]
+    again = read(write(tmp_path, yaml.safe_dump(resolved(recipe, recipe.make_passes()))))
+    assert again.make_passes() == recipe.make_passes()
 
 
 def test_a_resolved_recipe_writes_every_default_and_reads_back(tmp_path: Path) -> None:
