@@ -8,8 +8,24 @@ smaller = compress.apply(PruneChannels(ratio=0.5), model, compress.Task(example_
 
 from compress.errors import CompressError, ParityError, PassError, UserError
 from compress.pipeline import apply
+from compress.planning import PruningPlan, plan
 from compress.run import Run, load, run
+from compress.sensitivity import Sensitivity, sensitivity
 from compress.task import Task
 
 __version__ = "0.1.0"
-__all__ = ["CompressError", "ParityError", "PassError", "Run", "Task", "UserError", "apply", "load", "run"]
+__all__ = [
+    "CompressError",
+    "ParityError",
+    "PassError",
+    "PruningPlan",
+    "Run",
+    "Sensitivity",
+    "Task",
+    "UserError",
+    "apply",
+    "load",
+    "plan",
+    "run",
+    "sensitivity",
+]

@@ -1,5 +1,7 @@
 """Structured pruning: fewer channels, a smaller network, no special runtime."""
 
+import difflib
+import fnmatch
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -112,7 +114,10 @@ class PruneChannels:
             UserError: the model's forward cannot be followed.
         """
         criterion = self.criterion if self.importance is None else self._importance()
-        settings = Settings(criterion, self.ranking, self.round_to, self.floor, self.ratios, self.exclude)
+        settings = Settings(
+            criterion, self.ranking, self.round_to, self.floor, self.ratios, self.exclude, self.target is not None
+        )
+        self._check_patterns(artifact.model)
         task = artifact.task
         batches = task.train if self._on_gradients() else task.calibration
         try:
@@ -126,6 +131,16 @@ class PruneChannels:
         except Exception as error:  # the model's forward can raise anything
             first = str(error).strip().splitlines() or [type(error).__name__]
             raise PassError(f"{self.name} cannot follow the forward of {type(artifact.model).__name__} ({first[0]})") from error
+
+    def _check_patterns(self, model: nn.Module) -> None:
+        """A pattern that matches nothing is a typing mistake."""
+        names = [name for name, _ in model.named_modules()] + [name for name, _ in model.named_parameters()]
+        for option, patterns in (("exclude", self.exclude), ("ratios", tuple(self.ratios))):
+            for pattern in patterns:
+                if not fnmatch.filter(names, pattern):
+                    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.6)
+                    hint = f" Did you mean '{near[0]}'?" if near else ""
+                    raise UserError(f"{self.name}: {option}: no layer is called '{pattern}'.{hint}")
 
     def cut(self, pruner: ChannelPruner, artifact: Artifact) -> tuple[nn.Module, list[Cut]]:
         """The verified network; under a target the ratio is sought again when verifying protected a group."""

@@ -31,6 +31,7 @@ class Settings:
     floor: float = 0.1
     ratios: Mapping[str, float] = field(default_factory=dict)
     exclude: Sequence[str] = ()
+    stagger: bool = False
 
 
 class ChannelPruner:
@@ -82,6 +83,7 @@ class ChannelPruner:
             ranking=s.ranking,
             round_to=s.round_to,
             floor=s.floor,
+            stagger=s.stagger,
             ratios=s.ratios,
             kind=isomorphic_kind(self.model),
         )

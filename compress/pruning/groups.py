@@ -121,5 +121,5 @@ def _grouped(traced: Trace, weights: set[str]) -> list[Group]:
         reason = traced.units.reason(roots_of_group[0])
         if reason is not None:  # units that stay need not be alike: only where they are counts
             members = [replace(m, places=m.places[:, :1]) for m in members]
-        groups.append(Group(makers[0].rpartition(".")[0], len(roots_of_group), tuple(members), reason))
+        groups.append(Group(makers[0].rpartition(".")[0] or makers[0], len(roots_of_group), tuple(members), reason))
     return groups

@@ -188,6 +188,7 @@ def embedding(trace: Trace, out: Tensor, args: list[Any]) -> None:
     """Rows of a table."""
     table, numbers = args[:2]
     trace.units.fix(trace.axes(table)[0], "looked up by number")
+    trace.reads(table, trace.axes(table)[0])  # words are no channels
     trace.set(out, (*[None] * numbers.ndim, trace.axes(table)[1]))
 
 
@@ -418,6 +419,7 @@ def index(trace: Trace, out: Tensor, args: list[Any]) -> None:
     looked_up = [i for i, number in enumerate(numbers) if number is not None]
     for i in looked_up:
         trace.units.fix(axes[i], "its places are looked up by number")
+        trace.reads(x, axes[i])
     if looked_up != list(range(looked_up[0], looked_up[-1] + 1)) or any(
         numbers[i].dtype in (torch.bool, torch.uint8) for i in looked_up
     ):

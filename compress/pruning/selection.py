@@ -21,6 +21,7 @@ def kept_units(
     round_to: int = 8,
     floor: float = 0.1,
     ratios: Mapping[str, float] | None = None,
+    stagger: bool = False,
     kind: Callable[[Group], object] = lambda group: None,
 ) -> list[list[int]]:
     """For each group the units that stay, in order.
@@ -33,6 +34,8 @@ def kept_units(
         round_to: the channels that stay are the nearest multiple of this, and at least this.
         floor: least share of a group's units that stays under `global` and `isomorphic`.
         ratios: shell pattern of layer names -> ratio, instead of `ratio`; the last pattern that matches counts.
+        stagger: groups round at different places instead of half way, so that a growing ratio narrows them one by one and a
+            budget can be met more closely.
     """
     wanted = [_own_ratio(group, ratio, ratios or {}) for group in groups]
     if ranking == "local":
@@ -41,7 +44,20 @@ def kept_units(
         ]
     else:
         counts = _ranked_together(groups, scores, ratio, wanted, floor, kind if ranking == "isomorphic" else lambda group: None)
-    return [_best(score, _rounded(group, count, round_to)) for group, score, count in zip(groups, scores, counts, strict=True)]
+    kept = []
+    for number, (group, score, count) in enumerate(zip(groups, scores, counts, strict=True), 1):
+        kept.append(_best(score, _rounded(group, count, round_to, _spread(number) if stagger else 0.5)))
+    return kept
+
+
+def _spread(number: int) -> float:
+    """The numbers 1, 2, 3, ... spread over (0, 1): a half, a quarter, three quarters, ... (van der Corput's sequence)."""
+    place, found = 0.5, 0.0
+    while number:
+        number, bit = divmod(number, 2)
+        found += place * bit
+        place /= 2
+    return found
 
 
 def _own_ratio(group: Group, ratio: float, ratios: Mapping[str, float]) -> float | None:
@@ -86,15 +102,17 @@ def _ranked_together(
     return counts
 
 
-def _rounded(group: Group, count: float, round_to: int) -> int:
+def _rounded(group: Group, count: float, round_to: int, place: float = 0.5) -> int:
     """The nearest number of units whose channels are a multiple of `round_to`; half way, the smaller one.
+
+    With another `place` than 0.5 the rounding changes there, on the way from one multiple to the next.
 
     A group that loses nothing keeps its width, whatever that is.
     """
     step = round_to // math.gcd(round_to, group.width)
     if group.units <= step or count >= group.units:
         return group.units
-    return min(group.units, step * max(1, math.ceil(count / step - 0.5)))
+    return min(group.units, step * max(1, math.ceil(count / step - place)))
 
 
 def _best(score: Tensor, count: int) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import compress
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.passes.prune_channels import PruneChannels
@@ -168,3 +169,27 @@ def test_a_target_is_met_and_noted(start: Artifact) -> None:
         "protected: head (an output of the model)",
     ]
     assert 5.5 / 16 <= float(ratio) < 5.5 / 16 + 2e-3  # 10.5 channels are half way, and the smaller number is taken
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exclude": ("boddy",)}, "prune_channels: exclude: no layer is called 'boddy'. Did you mean 'body'?"),
+        ({"exclude": ("stem", "layer9.*")}, "prune_channels: exclude: no layer is called 'layer9.*'."),
+        ({"ratios": {"boddy": 0.5}}, "prune_channels: ratios: no layer is called 'boddy'. Did you mean 'body'?"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_told(options: dict, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        compress.apply(PruneChannels(**options), tiny_model(), tiny_task())
+    assert str(error.value) == message
+
+
+def test_a_target_is_met_more_closely_than_by_cutting_all_groups_at_once() -> None:
+    from compress.models.resnet import resnet18
+
+    model, x = resnet18(), torch.randn(2, 3, 32, 32)
+    before = sum(p.numel() for p in model.parameters())
+    for target in (0.4, 0.6):
+        cut = compress.apply(PruneChannels(target=f"params={target}"), model, compress.Task((x,)))
+        assert 0.97 * target < sum(p.numel() for p in cut.parameters()) / before <= target

@@ -60,7 +60,16 @@ def test_most_of_the_work_can_be_cut(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["RegNet", "ConvNeXt", "BERT", "GPT-2 (tied head)", "fused qkv (as in timm)", "nn.MultiheadAttention", "channel shuffle", "U-Net"],
+    [
+        "RegNet",
+        "ConvNeXt",
+        "BERT",
+        "GPT-2 (tied head)",
+        "fused qkv (as in timm)",
+        "nn.MultiheadAttention",
+        "channel shuffle",
+        "U-Net",
+    ],
 )
 def test_the_pass_keeps_its_contract_on(name: str) -> None:
     """Exported and held against torch, saved and loaded; then cut a second time."""
@@ -74,7 +83,11 @@ def test_the_pass_keeps_its_contract_on(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "path", "attributes"),
     [
-        ("BERT", "bert.encoder.layer.0.attention.self", {"num_attention_heads": 2, "all_head_size": 16, "attention_head_size": 8}),
+        (
+            "BERT",
+            "bert.encoder.layer.0.attention.self",
+            {"num_attention_heads": 2, "all_head_size": 16, "attention_head_size": 8},
+        ),
         ("DistilBERT", "distilbert.transformer.layer.0.attention", {"n_heads": 2}),
         ("ViT", "vit.layers.1.attention", {"num_attention_heads": 2}),
         ("GPT-2", "transformer.h.0.attn", {"num_heads": 2, "split_size": 16, "head_dim": 8}),
@@ -92,7 +105,9 @@ def test_attributes_of_attention_stay_true(name: str, path: str, attributes: dic
 
 @settings(max_examples=25, deadline=None)
 @given(
-    name=st.sampled_from(["ResNet", "MobileNet v2", "BERT", "Swin", "DenseNet-style concat", "grouped convolution", "two inputs"]),
+    name=st.sampled_from(
+        ["ResNet", "MobileNet v2", "BERT", "Swin", "DenseNet-style concat", "grouped convolution", "two inputs"]
+    ),
     ratio=st.floats(0.001, 0.999),
     round_to=st.sampled_from([1, 2, 8]),
     ranking=st.sampled_from(["local", "global", "isomorphic"]),

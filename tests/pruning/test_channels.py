@@ -294,7 +294,10 @@ class Reshapes(nn.Module):
     ("model", "reason"),
     [
         (lambda: Scaled("tensor"), "conv: runs along values of a fixed number"),
-        (Reshapes, "conv: cutting it breaks the forward at 'head' (mat1 and mat2 shapes cannot be multiplied (1x1024 and 512x5))"),
+        (
+            Reshapes,
+            "conv: cutting it breaks the forward at 'head' (mat1 and mat2 shapes cannot be multiplied (1x1024 and 512x5))",
+        ),
     ],
     ids=["a tensor of fixed size", "a width in the code"],
 )
@@ -304,6 +307,9 @@ def test_what_cannot_be_cut_is_protected_and_the_reason_told(model: type[nn.Modu
     with pytest.raises(PassError) as error:
         compress.apply(PruneChannels(), original, compress.Task((x,)))
     start = "prune_channels could remove nothing at ratio 0.5; the model from before stands; protected are"
-    assert str(error.value) in (f"{start} {reason}; head: an output of the model", f"{start} head: an output of the model; {reason}")
+    assert str(error.value) in (
+        f"{start} {reason}; head: an output of the model",
+        f"{start} head: an output of the model; {reason}",
+    )
     after = original.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -160,3 +160,14 @@ def test_scores_without_a_mean_are_ranked_all_the_same(scores: Tensor) -> None:
     groups = [group("a", 4), group("b", 4)]
     found = kept_units(groups, [scores, torch.arange(1.0, 5.0)], 0.5, ranking="global", round_to=1)
     assert found == [[0], [1, 2, 3]]
+
+
+def test_staggered_groups_narrow_one_by_one() -> None:
+    groups = [group(f"layer{number}", 32) for number in range(4)]
+    scores = [torch.arange(32.0) for _ in groups]
+    together = {tuple(map(len, kept_units(groups, scores, ratio / 100))) for ratio in range(1, 100)}
+    one_by_one = {tuple(map(len, kept_units(groups, scores, ratio / 100, stagger=True))) for ratio in range(1, 100)}
+    assert together == {(width,) * 4 for width in (8, 16, 24, 32)}
+    totals = sorted(map(sum, one_by_one))
+    assert totals == list(range(32, 129, 8))  # every multiple of 8 on the way
+    assert all(length % 8 == 0 for lengths in one_by_one for length in lengths)
