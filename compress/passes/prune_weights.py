@@ -156,7 +156,7 @@ class PruneWeights:
         """Why a layer stays dense; None where it is to be pruned."""
         if any(fnmatchcase(layer.name, glob) for glob in self.exclude):
             return "excluded"
-        if self.dense_ends and order and layer is order[0] and not isinstance(layer.module, nn.Linear):
+        if self.dense_ends and order and layer is order[0] and isinstance(layer.module, nn.modules.conv._ConvNd):
             return "the first convolution"
         if self.dense_ends and order and layer is order[-1]:
             return "the last layer"

@@ -6,6 +6,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
+from compress.errors import UserError
 from compress.sparsity.layers import Layer
 
 Batches = Iterable[tuple[Tensor, ...]]
@@ -41,10 +42,19 @@ def watch_inputs(model: nn.Module, layers: Sequence[Layer], batches: Batches, se
             module.training = training
 
 
+def _finite(layer: Layer, values: Tensor) -> Tensor:
+    if not values.isfinite().all():
+        raise UserError(f"calibration met a NaN or an infinity in the input of '{layer.name}'; check the model and its input")
+    return values
+
+
 def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Batches) -> dict[str, Tensor]:
     """Layer name -> the Euclidean norm, over all samples, of what each column meets: (groups, columns).
 
     A layer that the forward never calls has no entry.
+
+    Raises:
+        UserError: a norm is not finite; names the layer.
     """
     squares: dict[str, Tensor] = {}
 
@@ -55,13 +65,16 @@ def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Batches) -> 
             squares[layer.name] = squares.get(layer.name, 0) + part.sum(1)
 
     watch_inputs(model, layers, batches, see)
-    return {name: total.sqrt() for name, total in squares.items()}
+    return {layer.name: _finite(layer, squares[layer.name]).sqrt() for layer in layers if layer.name in squares}
 
 
 def input_products(model: nn.Module, layer: Layer, batches: Batches) -> Tensor | None:
     """X^T X of one layer's inputs X (samples, columns), a matrix for each group: (groups, columns, columns) in float32.
 
     Half the Hessian of the layer's squared output error. None if the forward never calls the layer.
+
+    Raises:
+        UserError: a product is not finite; names the layer.
     """
     total: list[Tensor] = []
     calls, calls_before, whole = 0, 0, 0  # the first batch runs to the end and tells how often a forward calls the layer
@@ -84,7 +97,7 @@ def input_products(model: nn.Module, layer: Layer, batches: Batches) -> Tensor |
             raise Enough
 
     watch_inputs(model, [layer], watched(batches), see)
-    return total[0] if total else None
+    return _finite(layer, total[0]) if total else None
 
 
 def called(model: nn.Module, layers: Sequence[Layer], example_inputs: tuple[Tensor, ...]) -> list[Layer]:

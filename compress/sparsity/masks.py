@@ -39,13 +39,13 @@ class Zeros:
     def renew(self) -> None:
         """Hold every weight of a sparse layer that is zero now."""
         self.weights = list(sparse_weights(self.model).values())
-        self.masks = [(weight != 0).to(weight.dtype) for weight in self.weights]
+        self.masks = [weight == 0 for weight in self.weights]
 
     @torch.no_grad()
     def write_(self) -> None:
         """Set what is held to zero again, in place."""
-        if self.weights:
-            torch._foreach_mul_(self.weights, self.masks)
+        for weight, mask in zip(self.weights, self.masks, strict=True):
+            weight.masked_fill_(mask, 0)  # a product would leave negative zeros, whose signs are noise in a compressed file
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def prune_weights_(model: nn.Module, layers: Sequence[Layer], sparsity: float, s
     else:
         masks = [magnitude_mask(matrix, pattern, sparsity) for matrix in matrices]
     for layer, matrix, mask in zip(layers, matrices, masks, strict=True):
-        _write_(layer, matrix * mask)
+        _write_(layer, matrix.masked_fill(~mask, 0))  # not a product, which would leave negative zeros
 
 
 def _write_(layer: Layer, matrix: Tensor) -> None:

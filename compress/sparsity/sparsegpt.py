@@ -19,7 +19,7 @@ def inverse_factor(products: Tensor, damping: float = DAMPING) -> Tensor:
     Row j of U holds how the columns from j on answer to a change in column j, those before it being settled.
 
     Args:
-        products: H, (groups, columns, columns), symmetric, not negative; one that is all zero counts as the identity.
+        products: H, (groups, columns, columns), finite, symmetric, not negative; all zero counts as the identity.
         damping: raised tenfold until the factor exists.
     """
     h = products.double()

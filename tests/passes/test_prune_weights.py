@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 import compress
 from compress.artifact import Artifact
@@ -233,6 +234,28 @@ def test_training_afterwards_keeps_the_zeros() -> None:
         assert torch.equal(before[name], after[name])
         moved = tuned.get_parameter(name) != sparse.get_parameter(name)
         assert torch.equal(moved, ~before[name])
+
+
+def test_zeros_have_no_sign() -> None:
+    sparse = compress.apply(PruneWeights(0.7), tiny_model(), tiny_task())
+    tuned = compress.apply(Finetune(epochs=1, lr=0.1), sparse, tiny_task())
+    for weight in (sparse.body.weight, tuned.body.weight):
+        assert not weight[weight == 0].signbit().any()
+
+
+def test_the_ends_are_a_convolution_and_whatever_is_last() -> None:
+    images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 1))
+    words = nn.Sequential(Conv1D(8, 4), nn.Linear(8, 8), Conv1D(2, 8))
+    chosen = {
+        "images": PruneWeights().chosen(images, (torch.ones(1, 3, 8, 8),)),
+        "words": PruneWeights().chosen(words, (torch.ones(1, 5, 4),)),
+    }
+    assert {kind: [layer.name for layer in layers] for kind, (layers, _) in chosen.items()} == {
+        "images": ["1"],
+        "words": ["0", "1"],
+    }
+    assert chosen["images"][1] == {"0": "the first convolution", "2": "the last layer"}
+    assert chosen["words"][1] == {"2": "the last layer"}
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,12 @@
 """Wanda's scores by hand, where magnitude would choose otherwise, and its norms against all inputs held at once."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.sparsity.inputs import called, input_norms, watch_inputs
+from compress.errors import UserError
+from compress.sparsity.inputs import called, input_norms, input_products, watch_inputs
 from compress.sparsity.layers import Layer, find_layers
 from compress.sparsity.magnitude import magnitude_mask
 from compress.sparsity.patterns import Blocks, NOfM
@@ -61,13 +63,25 @@ def test_norms_are_over_all_samples_positions_and_calls() -> None:
 
 def test_watching_leaves_the_model_as_it_was() -> None:
     model = Net().train()
-    model.norm.eval()
+    model.twice.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     layers, _ = find_layers(model)
     watch_inputs(model, layers, [(torch.randn(3, 4, 5, 5),)], lambda layer, x: None)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert (model.training, model.norm.training, model.head.training) == (True, False, True)
+    assert (model.training, model.twice.training, model.norm.training) == (True, False, True)
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_inputs_that_are_no_numbers_are_told(bad: float) -> None:
+    model, x = Net(), torch.randn(2, 4, 5, 5)
+    x[1, 2, 3, 3] = bad
+    layers, _ = find_layers(model)
+    first = next(layer for layer in layers if layer.name == "first")
+    for look in (lambda: input_norms(model, [first], [(x,)]), lambda: input_products(model, first, [(x,)])):
+        with pytest.raises(UserError) as error:
+            look()
+        assert str(error.value) == "calibration met a NaN or an infinity in the input of 'first'; check the model and its input"
 
 
 def test_layers_in_the_order_of_their_calls() -> None:
