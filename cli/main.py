@@ -33,7 +33,7 @@ def pruning_flags(command: Any) -> Any:
     for flag in reversed(
         [
             click.option("--prune", type=float, metavar="RATIO", help="Remove this share of the channels, in (0, 1)."),
-            click.option("--prune-target", metavar="KIND=VALUE", help="Prune to macs=0.5, params=0.5, size=5MB, latency=3ms."),
+            click.option("--prune-target", metavar="COST=VALUE", help="Prune to macs=0.5, params=0.5, size=5MB, latency=3ms."),
             click.option("--prune-plan", metavar="FILE", help="Prune by a YAML file: layer pattern to ratio."),
         ]
     ):

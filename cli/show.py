@@ -238,5 +238,7 @@ def pass_details(kind: type[Any]) -> None:
     console.print("\nDefaults:", style="bold")
     for field in fields(kind):
         default = field.default if field.default is not MISSING else "required"
-        shown = ",".join(default) or "none" if isinstance(default, tuple) else default
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
+        shown = (",".join(map(str, default)) or "none") if isinstance(default, tuple | dict) else default
         console.print(f"  --pass {kind.name}:{field.name}={shown}", markup=False)

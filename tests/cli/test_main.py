@@ -325,6 +325,7 @@ def test_lists_show_every_name(capsys: pytest.CaptureFixture[str]) -> None:
     _, passes, _ = in_process(capsys, "passes", "list")
     assert [line.split()[0] for line in passes.splitlines()[1:]] == list(BUILT_IN)
     _, details, _ = in_process(capsys, "passes", "show", "prune_channels")
+    assert "  --pass prune_channels:ratios=none\n" in details
     assert "  --pass prune_channels:ratio=0.5" in details.splitlines()
     assert 'Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning"' in details
 
