@@ -71,7 +71,7 @@ def saves(out: int, columns: int, rank: int) -> bool:
 
 def rank_for_ratio(out: int, columns: int, ratio: float) -> int:
     """The largest rank whose two layers have at most this share of the weights; 0 where not even rank 1 does."""
-    return math.floor(ratio * out * columns / (out + columns) + 1e-9)  # a rank that fits exactly is not lost to rounding
+    return math.floor(ratio * out * columns / (out + columns))
 
 
 def rounded(out: int, columns: int, rank: int, round_to: int, *, up: bool) -> int:

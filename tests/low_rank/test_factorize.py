@@ -140,9 +140,10 @@ def test_frozen_stays_frozen_and_the_mode_stays() -> None:
 
 
 def test_no_random_number_is_drawn() -> None:
-    layer, state = nn.Conv2d(2, 4, 3), torch.get_rng_state()
-    factorized(layer, spectrum(matrix_of(layer)), 1)
-    assert torch.equal(torch.get_rng_state(), state)
+    for layer in (nn.Conv2d(2, 4, 3), nn.Linear(4, 4)):
+        state = torch.get_rng_state()
+        factorized(layer, spectrum(matrix_of(layer)), 1)
+        assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,11 @@ def test_zeros_stay_and_no_others_come(residual_net: nn.Module) -> None:
 
 
 class Two(nn.Module):
-    """4096 weights and 128."""
+    """65536 weights and 512."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 2)
+        self.first, self.second = nn.Linear(256, 256), nn.Linear(256, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x))
@@ -60,20 +60,20 @@ class Two(nn.Module):
 
 def test_the_note_is_computed_and_written() -> None:
     model = Two()
-    around = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 3.0]).repeat(512)[torch.randperm(4096)].view(64, 64)
+    around = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 3.0]).repeat(8192)[torch.randperm(65536)].view(256, 256)
     with torch.no_grad():  # half of them zero, a quarter near 1, an eighth near 2 and near 3 each
-        model.first.weight.copy_(torch.where(around == 0, 0.0, around + torch.rand(64, 64) * 0.1))
-    result, notes = clustered(model, torch.randn(2, 64), bits=2, exclude=("second",))
+        model.first.weight.copy_(torch.where(around == 0, 0.0, around + torch.rand(256, 256) * 0.1))
+    result, notes = clustered(model, torch.randn(2, 256), bits=2, exclude=("second",))
     before, after = len(encode(model.state_dict())), len(encode(result.state_dict(), ["first.weight"]))
     assert notes == [
-        # 1/2 * 1 bit + 1/4 * 2 bits + 2 * 1/8 * 3 bits; 1.75 bits * 4096 are 896 bytes
-        "4096 weights in 1 layers, at most 4 different ones in each; the entropy of their indices is 1.75 bits a weight, 0.001 MB",
+        # 1/2 * 1 bit + 1/4 * 2 bits + 2 * 1/8 * 3 bits; 1.75 bits * 65536 are 14336 bytes
+        "65536 weights in 1 layers, at most 4 different ones in each; the entropy of their indices is 1.75 bits a weight, 0.014 MB",
         f"written with codebooks and indices and deflated, the model takes {after / 1e6:.3f} MB; with its float weights from "
         f"before, deflated, {before / 1e6:.3f} MB; the ONNX file holds the shared values as plain floats: its size and its "
         "latency do not change",
         "excluded: second",
     ]
-    assert 896 < after - len(encode({name: x for name, x in result.state_dict().items() if name != "first.weight"})) < 2000
+    assert 14336 < after - len(encode({name: x for name, x in result.state_dict().items() if name != "first.weight"})) < 17000
     for name, tensor in decode(encode(result.state_dict(), ["first.weight"])).items():
         assert torch.equal(tensor, result.state_dict()[name])
 
