@@ -19,7 +19,7 @@ from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.passes.finetune import Finetune
 from compress.passes.int8 import Int8
-from compress.passes.prune_weights import PruneWeights
+from compress.passes.prune_weights import PruneWeights, deflated_bytes
 from compress.sparsity.masks import sparse_weights
 from compress.sparsity.patterns import NOfM
 from compress.store import save_model
@@ -204,6 +204,14 @@ def test_the_notes_say_how_sparse_and_what_that_saves() -> None:
         "the CPU computes with zeros as with any number: they save no time there"
     ]
     assert deflated(artifact.model) < 0.6 * deflated(model)
+
+
+def test_deflated_bytes_are_those_of_one_stream_with_shared_weights_once() -> None:
+    model = nn.Sequential(nn.Linear(300, 300), nn.BatchNorm1d(300), nn.Linear(300, 300))
+    plain = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    assert deflated_bytes(model) == len(zlib.compress(plain))
+    model[2].weight = model[0].weight
+    assert deflated_bytes(model) == pytest.approx(len(zlib.compress(plain)) / 2, rel=0.02)
 
 
 def test_a_schedule_prunes_while_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
