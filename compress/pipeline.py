@@ -28,7 +28,7 @@ from compress.task import Predict, Task
 
 HOW_TO_GIVE = {
     "calibration": "give Task(calibration=...), or --data with a data set",
-    "train": "give Task(train=...), or --data with training images; or leave recovery out with --no-finetune",
+    "train": "give Task(train=...), or --data with training images; recovery after --prune can be left out with --no-finetune",
     "evaluate": "give Task(evaluate=...), or --data with a data set",
     "validate": "give Task(validate=...), or --data with training images",
 }

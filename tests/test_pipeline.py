@@ -113,7 +113,7 @@ def test_pruning_and_recovery_may_alternate() -> None:
         (
             Finetune(),
             "finetune needs train data, and the task has none; give Task(train=...), or --data with training images; "
-            "or leave recovery out with --no-finetune",
+            "recovery after --prune can be left out with --no-finetune",
         ),
     ],
 )

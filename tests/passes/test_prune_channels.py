@@ -104,7 +104,7 @@ def pruned(start: Artifact, **options: Any) -> tuple[dict[str, int], list[str]]:
 
 TRAIN = (
     "prune_channels needs train data, and the task has none; give Task(train=...), or --data with training images; "
-    "or leave recovery out with --no-finetune"
+    "recovery after --prune can be left out with --no-finetune"
 )
 CALIBRATION = (
     "prune_channels needs calibration data, and the task has none; give Task(calibration=...), or --data with a data set"
