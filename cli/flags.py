@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
@@ -17,6 +16,7 @@ from compress.passes.prune_channels import PruneChannels
 from compress.planning import parse_plan
 from compress.recipe import Recipe, Step
 from compress.sensitivity import Sensitivity
+from compress.sources.examples import example_inputs
 from compress.task import Task
 
 
@@ -184,16 +184,16 @@ def model_and_task(
     *,
     scored: bool = False,
 ) -> tuple[nn.Module, Task]:
-    """The model of that name, and its task; without data, and where none are needed, a task of random pixels.
+    """The model of that name, and its task; without data, and where none are needed, a task of random inputs.
 
     Args:
         scored: whether data are needed.
     """
     source = zoo.load(model, weights)
     known = data is not None or source.data is not None or source.task is not None
-    if not known and not scored and source.preprocess is not None:
-        inputs = torch.randn(2, source.preprocess.channels, *source.preprocess.size, generator=torch.Generator().manual_seed(0))
-        return source.model, Task((inputs,))
+    inputs = None if known or scored else example_inputs(source)
+    if inputs is not None:
+        return source.model, Task(inputs)
     return source.model, zoo.load_task(source, data, limit_train, limit_eval)
 
 
