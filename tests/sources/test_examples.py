@@ -30,7 +30,7 @@ def test_words_of_the_vocabulary_for_a_text_model(tmp_path: Path) -> None:
     inputs = example_inputs(source)
     by_name = dict(zip(source.origin["inputs"], inputs, strict=True))
     assert {tuple(x.shape) for x in inputs} == {(2, 12)}
-    assert 0 <= by_name["input_ids"].min() and by_name["input_ids"].max() < 40
+    assert by_name["input_ids"].min() >= 0 and by_name["input_ids"].max() < 40
     assert bool((by_name["attention_mask"] == 1).all())
     planned = plan(source.model, Task(inputs), PruneChannels(round_to=1))
     assert any(row.width == 4 and (row.units, row.kept) == (4, 2) for row in planned.groups)
