@@ -6,7 +6,7 @@ chooses, for each group, which units go.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -111,15 +111,14 @@ def _grouped(traced: Trace, weights: set[str]) -> list[Group]:
         makers = [keys[n][0] for n, _ in where if keys[n][0] in weights and keys[n][1] not in traced.parameters[keys[n][0]].reads]
         if not makers:
             continue  # inputs of the model, tables that are looked up: nothing makes these channels
+        reason = traced.units.reason(roots_of_group[0])
         members = []
         for number, count in where:
             name, dim, _ = keys[number]
             ordered, positions = order[number]
+            count = 1 if reason is not None else count  # units that stay need not be alike: only where they are counts
             starts = np.searchsorted(ordered, np.array(roots_of_group))
             places = positions[starts[:, None] + np.arange(count)].reshape(len(roots_of_group), -1)
             members.append(Member(name, dim, places, dim in traced.parameters[name].reads))
-        reason = traced.units.reason(roots_of_group[0])
-        if reason is not None:  # units that stay need not be alike: only where they are counts
-            members = [replace(m, places=m.places[:, :1]) for m in members]
         groups.append(Group(makers[0].rpartition(".")[0] or makers[0], len(roots_of_group), tuple(members), reason))
     return groups

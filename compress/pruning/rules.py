@@ -98,6 +98,15 @@ register("aten::copy", "aten::masked_fill", "aten::where", "aten::prelu", "aten:
 )
 
 
+# Activations that torch's registry does not tag as pointwise.
+register("aten::hardswish", "aten::log_sigmoid_forward")(pointwise)
+
+
+@register("aten::new_zeros", "aten::new_ones", "aten::new_full", "aten::new_empty", "aten::new_empty_strided")
+def made_anew(trace: Trace, out: Tensor, args: list[Any]) -> None:
+    """Takes no more than the type of its argument; its own size is written in the code."""
+
+
 # Layers
 
 

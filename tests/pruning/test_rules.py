@@ -330,3 +330,43 @@ def test_following_a_model_that_is_being_trained_leaves_its_statistics_alone() -
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     find_groups(model, (torch.randn(IMAGE),))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class HardSwish(nn.Module):
+    """The activation of MobileNet v3, in place, and a zero made from the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.hardswish(self.b(F.hardswish(self.a(x), inplace=True)))
+        return self.head(x.mean((2, 3))) + x.new_zeros(1)
+
+
+def test_activations_without_the_tag_of_pointwise_operators_are_cut_through() -> None:
+    model, x = HardSwish().eval(), torch.randn(2, 3, 4, 4)
+    found = find_groups(model, (x,))
+    assert [(group.name, group.fixed) for group in found] == [("a", None), ("b", None), ("head", "an output of the model")]
+    cuts = [(group, (0, 3, 5)) for group in found[:2]]
+    assert difference(model, cut_copy(model, cuts), cuts, (x,)) < 1e-12
+
+
+class UnevenlyFixed(nn.Module):
+    """Units that stay and touch one axis a different number of times: a part of the channels is concatenated twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head = nn.Conv2d(3, 8, 1), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.sort(self.a(x).mean((2, 3)), 1).values + self.a(x).mean((2, 3))
+        return self.head(torch.cat([x, x[:, ::2]], 1))
+
+
+def test_units_that_stay_need_not_be_alike() -> None:
+    model, x = UnevenlyFixed().eval(), torch.randn(2, 3, 4, 4)
+    assert {group.name: group.fixed for group in find_groups(model, (x,))} == {
+        "a": "goes into sort, for which there is no rule",
+        "head": "an output of the model",
+    }
