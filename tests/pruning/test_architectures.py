@@ -103,7 +103,7 @@ def test_attributes_of_attention_stay_true(name: str, path: str, attributes: dic
     assert {key: getattr(module, key) for key in attributes if hasattr(module, key)} == attributes
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     name=st.sampled_from(
         ["ResNet", "MobileNet v2", "BERT", "Swin", "DenseNet-style concat", "grouped convolution", "two inputs"]
@@ -122,7 +122,7 @@ def test_any_ratio_leaves_a_network_that_works(name: str, ratio: float, round_to
     assert {key: x.shape for key, x in tensors(cut(*inputs)).items()} == shapes
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     name=st.sampled_from(["ResNet", "BERT", "Swin", "DenseNet-style concat"]),
     ratios=st.lists(st.floats(0.001, 0.999), min_size=2, max_size=4),
