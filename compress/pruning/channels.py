@@ -63,7 +63,7 @@ class ChannelPruner:
         self.groups = find_groups(model, self.inputs, settings.exclude)
         free = [group for group in self.groups if group.fixed is None]
         found = self._scored(free, batches, seed) if free else []
-        self._scores = {group.members[0].parameter + str(group.members[0].dim): s for group, s in zip(free, found, strict=True)}
+        self._scores = {_key(group): s for group, s in zip(free, found, strict=True)}
 
     def _scored(self, groups: Sequence[Group], batches: Batches | None, seed: int) -> list[Tensor]:
         criterion = self.settings.criterion
@@ -74,7 +74,7 @@ class ChannelPruner:
     def cuts(self, ratio: float) -> list[Cut]:
         """Which units go at this ratio, in groups that lose any."""
         free = [group for group in self.groups if group.fixed is None]
-        found = [self._scores[group.members[0].parameter + str(group.members[0].dim)] for group in free]
+        found = [self._scores[_key(group)] for group in free]
         s = self.settings
         kept = kept_units(
             free,
@@ -125,6 +125,12 @@ class ChannelPruner:
                 reasons[id(group)] = reason
         reasons = reasons or {id(group): problem for group, _ in cuts}
         self.groups = [replace(group, fixed=reasons[id(group)]) if id(group) in reasons else group for group in self.groups]
+
+
+def _key(group: Group) -> tuple[str, int, int]:
+    """What a group is known by, also after it was replaced by one that says why it must stay."""
+    first = group.members[0]
+    return first.parameter, first.dim, int(first.places[0, 0])
 
 
 def prune_channels_(
