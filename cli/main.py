@@ -117,6 +117,7 @@ def plan_(model: str, weights: str | None, data: str | None, seed: int | None, a
     "--within", type=float, default=1.0, show_default=True, metavar="POINTS", help="Drop that a suggested ratio may cost."
 )
 @click.option("--save", metavar="FILE", help="Write the suggested ratios as a plan for --prune-plan.")
+@click.option("--plot", metavar="FILE", help="Draw it, into a .png, .svg or .pdf file.")
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Set an option of prune_channels; repeatable.")
 @click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
 @click.option("--data", metavar="DATA", help="Data set, as for compress run.")
@@ -133,6 +134,7 @@ def sensitivity_(
     int8: bool,
     within: float,
     save: str | None,
+    plot: str | None,
     extra: tuple[str, ...],
     weights: str | None,
     data: str | None,
@@ -144,9 +146,12 @@ def sensitivity_(
 ) -> None:
     """Prune one group of MODEL at a time and measure: which layers can be cut, and what it brings."""
     from cli import flags, show
+    from compress import plots
     from compress.sensitivity import sensitivity
 
     shares = flags.to_ratios(ratios)
+    if plot is not None:
+        plots.check_format(Path(plot))
     pruning = flags.to_pruning(prune=0.5, prune_target=None, prune_plan=None, extra=extra)
     with show.screen(quiet=False, as_json=as_json) as screen:
         network, task = flags.model_and_task(model, weights, data, limit_train, limit_eval, scored=True)
@@ -155,6 +160,9 @@ def sensitivity_(
         if save is not None:
             flags.write_plan(Path(save), found)
             screen.note(f"the suggested ratios are in {save}; use them with --prune-plan {save}")
+        if plot is not None:
+            plots.save(plots.sensitivity(found), Path(plot))
+            screen.note(f"the picture is in {plot}")
 
 
 def default_folder(model: str | None) -> Path:

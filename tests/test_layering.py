@@ -19,7 +19,7 @@ LAYERS = [
     "passes",
     "pipeline",
     "planning sensitivity",
-    "recipe report folder",
+    "plots recipe report folder",
     "run",
     "bench evaluate testing",
     "__init__",

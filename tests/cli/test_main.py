@@ -350,10 +350,13 @@ def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 
 
 def test_sensitivity_shows_a_bar_and_saves_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    file, plan = tmp_path / "mine.py", tmp_path / "plan.yaml"
+    file, plan, picture = tmp_path / "mine.py", tmp_path / "plan.yaml", tmp_path / "drops.svg"
     file.write_text("from compress.testing import tiny_model, tiny_task\ndef net():\n    return tiny_model(), tiny_task()\n")
-    code, out, err = in_process(capsys, "sensitivity", f"{file}:net", "--ratios", "0.5", "--within", "100", "--save", str(plan))
+    code, out, err = in_process(
+        capsys, "sensitivity", f"{file}:net", "--ratios", "0.5", "--within", "100", "--save", str(plan), "--plot", str(picture)
+    )
     assert (code, err) == (0, "")
+    assert picture.read_text().startswith("<?xml")
     lines = out.splitlines()
     assert lines[0].split() == ["group", "change", "accuracy", "%", "drop", "ms", "p50", "saved", "ms", "params", "M"]
     assert lines[1].split()[:3] == ["stem", "prune", "0.50"]
@@ -361,6 +364,7 @@ def test_sensitivity_shows_a_bar_and_saves_a_plan(capsys: pytest.CaptureFixture[
         "protected: head (an output of the model)",
         "suggested (at most 100 points each): {'stem': 0.5}",
         f"note: the suggested ratios are in {plan}; use them with --prune-plan {plan}",
+        f"note: the picture is in {picture}",
     ]
     assert plan.read_text() == (
         "# Largest ratio of each group whose drop alone is at most 100 points, on validate data.\nstem: 0.5\n"
@@ -388,6 +392,7 @@ def cifar_weights(folder: Path) -> Path:
         (["plan", "resnet18"], "say how much to prune: --prune RATIO, --prune-target COST=VALUE or --prune-plan FILE"),
         (["plan", "resnet18", "--prune", "0.5", "--pass", "int8"], "only options of prune_channels can be given here, not int8"),
         (["plan", "resnet18", "--prune", "0.5", "--pass", "prune_channels:criterion=best"], "prune_channels: criterion must be one of l2, l1, fpgm, bn_scale, lamp, taylor, obd, activation, apoz, elastic_net, nuclear, random, got 'best'"),
+        (["sensitivity", "resnet18", "--plot", "a.jpg"], "a picture's name ends in .png, .svg or .pdf, got a.jpg"),
         (["sensitivity", "resnet18", "--ratios", "0.5,2"], "--ratios takes numbers in (0, 1), such as 0.25,0.5, got '0.5,2'"),
     ],
 )  # fmt: skip
