@@ -31,13 +31,18 @@ def first_tensor(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else next(iter(tensors(output).values()))
 
 
+def fixed_batch(model: nn.Module) -> int | None:
+    """The batch that a captured graph fixes; None where it, or the module, takes any."""
+    if not isinstance(model, fx.GraphModule):
+        return None
+    first = next((node for node in model.graph.nodes if node.op == "placeholder"), None)
+    shape = getattr(first.meta.get("val"), "shape", ()) if first is not None else ()
+    return next((length for length in shape[:1] if isinstance(length, int)), None)
+
+
 def in_batches(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
     """The inputs in parts that the model takes: one, but for a captured graph that fixes its batch."""
-    size = None
-    if isinstance(model, fx.GraphModule):
-        first = next((node for node in model.graph.nodes if node.op == "placeholder"), None)
-        shape = getattr(first.meta.get("val"), "shape", ()) if first is not None else ()
-        size = next((length for length in shape[:1] if isinstance(length, int)), None)
+    size = fixed_batch(model)
     if size is None or len(inputs[0]) == size:
         return [inputs]
     return list(zip(*(x.split(size) for x in inputs), strict=True))

@@ -133,7 +133,10 @@ def test_what_the_task_lacks_is_told_with_how_to_give_it(pass_: object, message:
         (lambda: Finetune(lr=-1), "finetune: lr must be in (0, inf), got -1"),
         (lambda: Finetune(alpha=1.5), "finetune: alpha must be in [0, 1], got 1.5"),
         (lambda: ReestimateBatchNorm(batches=0), "reestimate_bn: batches must be at least 1, got 0"),
-        (lambda: Int8(ranges="max"), "int8: ranges must be 'mse' or 'minmax', got 'max'"),
+        (
+            lambda: Int8(ranges="max"),
+            "int8: ranges must be one of auto, minmax, moving_average, percentile, entropy, mse, got 'max'",
+        ),
         (lambda: Int8(weight_bits=4), "int8: weight_bits must be 7, 8 or none, got 4"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_pattern_is_no_number_to_the_base_of_60(tmp_path: Path) -> None:
 def test_a_resolved_recipe_writes_every_default_and_reads_back(tmp_path: Path) -> None:
     recipe = Recipe(model="resnet18", passes=(("finetune", {"epochs": "2"}), ("int8", {"exclude": "a.*,b"})))
     plain = resolved(recipe, recipe.make_passes())
-    assert plain["passes"][1] == {"int8": {"exclude": ["a.*", "b"], "ranges": "mse", "weight_bits": None, "allow_noop": False}}
+    assert plain["passes"][1] == {"int8": {"exclude": ["a.*", "b"], "ranges": "auto", "weight_bits": None, "allow_noop": False}}
     again = read(write(tmp_path, yaml.safe_dump(plain)))
     assert again.make_passes() == [Finetune(epochs=2), Int8(exclude=("a.*", "b"))]
 
@@ -71,7 +71,10 @@ def test_a_resolved_recipe_writes_every_default_and_reads_back(tmp_path: Path) -
         ("passes:\n- finetune: {epochs: 1.5}", "line 2: finetune: epochs must be a whole number, got 1.5"),
         ("passes:\n- finetune: {distill: maybe}", "line 2: finetune: distill must be true or false, got 'maybe'"),
         ("passes:\n- int8: {exclude: 3}", "line 2: int8: exclude must be a list of texts, got 3"),
-        ("passes:\n- int8: {ranges: 3}", "line 2: int8: ranges must be one of mse, minmax, got 3"),
+        (
+            "passes:\n- int8: {ranges: 3}",
+            "line 2: int8: ranges must be one of auto, mse, minmax, moving_average, percentile, entropy, got 3",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:

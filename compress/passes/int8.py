@@ -10,7 +10,8 @@ from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.export import captured_inputs
 from compress.measure.environment import saturates
-from compress.quant.ptq import calibrate, prepare
+from compress.quant.ptq import AUTO, calibrate, prepare
+from compress.quant.ranges import METHODS
 from compress.store import structure_of
 
 
@@ -25,14 +26,16 @@ class Int8:
 
     Args:
         exclude: shell patterns of layer names to leave in float.
-        ranges: `mse` clips each activation where the squared error is smallest, `minmax` keeps every value seen.
+        ranges: how each activation's range is chosen, see `compress.quant.ranges`: `minmax` keeps every value seen;
+            `moving_average`, `percentile` (99.99 % of the values), `entropy` and `mse` clip; `auto` takes for each tensor
+            the one of these that changes the outputs of the layers behind it least.
         weight_bits: 8; or 7, which processors without VNNI need, because they saturate in between. None decides by the
             processor at hand.
         allow_noop: no error where no layer could be quantized.
     """
 
     exclude: tuple[str, ...] = ()
-    ranges: Literal["mse", "minmax"] = "mse"
+    ranges: Literal["auto", "mse", "minmax", "moving_average", "percentile", "entropy"] = "auto"
     weight_bits: Literal[7, 8] | None = None
     allow_noop: bool = False
 
@@ -41,8 +44,8 @@ class Int8:
     needs: ClassVar[tuple[str, ...]] = ("calibration",)
 
     def __post_init__(self) -> None:
-        if self.ranges not in ("mse", "minmax"):
-            raise UserError(f"{self.name}: ranges must be 'mse' or 'minmax', got '{self.ranges}'")
+        if self.ranges not in (AUTO, *METHODS):
+            raise UserError(f"{self.name}: ranges must be one of {', '.join((AUTO, *METHODS))}, got '{self.ranges}'")
         if self.weight_bits not in (None, 7, 8):
             raise UserError(f"{self.name}: weight_bits must be 7, 8 or none, got {self.weight_bits}")
 
@@ -61,7 +64,7 @@ class Int8:
         unknown = [pattern for pattern in self.exclude if not fnmatch.filter(placement.layers, pattern)]
         if unknown:
             raise UserError(f"{self.name}: exclude '{unknown[0]}' matches no convolution or linear layer")
-        samples = calibrate(graph_module, artifact.task.calibration(), self.ranges)
+        samples = calibrate(graph_module, artifact.task.calibration, self.ranges)
         if samples == 0:
             raise PassError(f"{self.name}: the calibration data are empty")
         artifact.notes.append(f"ranges from {samples} calibration samples")

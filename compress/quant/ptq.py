@@ -1,6 +1,6 @@
 """Static post-training quantization of a captured graph: observe, choose ranges, replace observers by quantizers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,10 +9,13 @@ from torch import Tensor, fx, nn
 from compress.outputs import in_batches
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.graph import attribute, capture, fold_batch_norm, layer_of
+from compress.quant.local_error import choose
 from compress.quant.observers import HistogramObserver
 from compress.quant.placement import WEIGHTED, Placement, by_globs, place
+from compress.quant.ranges import METHODS, candidates
 
 QUANTIZERS = "quantizers"
+AUTO = "auto"
 # Half of what `onnx_rewrites` accepts, which keeps the int32 sums of an integer layer from overflowing.
 LARGEST_BIAS_CODE = 2**29
 
@@ -68,11 +71,13 @@ def _insert(graph_module: fx.GraphModule, node: fx.Node, quantizer: str) -> None
 
 
 @torch.no_grad()
-def calibrate(graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]], ranges: str) -> int:
-    """Set the range of every activation quantizer, in place, from the values that `batches` of inputs cause.
+def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple[Tensor, ...]]], ranges: str) -> int:
+    """Set the range of every activation quantizer, in place, from the values that `batches()` of inputs cause.
 
     Args:
-        ranges: `minmax` covers every value seen; `mse` the range with the smallest squared error.
+        batches: gives the inputs anew on each call; `auto` goes over the first of them twice.
+        ranges: a name in `compress.quant.ranges.METHODS`; or `auto`, which takes for each tensor the one of their ranges
+            that changes the outputs of its readers least.
 
     Gives the number of samples seen.
     """
@@ -86,16 +91,19 @@ def calibrate(graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]
             graph_module.set_submodule(path, observers[path])
     samples = 0
     try:
-        for batch in batches:
+        for batch in batches():
             for part in in_batches(graph_module, batch):
                 graph_module(*part)
             samples += len(batch[0])
+        if ranges == AUTO:
+            chosen = choose(graph_module, batches(), {path: candidates(seen) for path, seen in observers.items()})
+        else:
+            chosen = {path: METHODS[ranges](seen) for path, seen in observers.items()}
     finally:
         for path, quantizer in quantizers.items():
             graph_module.set_submodule(path, quantizer)
     for path, quantizer in quantizers.items():
-        observer = observers[path]
-        quantizer.set_range(*(observer.mse() if ranges == "mse" else observer.minmax()))
+        quantizer.set_range(*chosen[path])
     _leave_room_for_biases(graph_module)
     return samples
 

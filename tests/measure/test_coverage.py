@@ -22,7 +22,7 @@ BY_OPTION = "left in float by option"
 
 def coverage(model: nn.Module, x: Tensor, path: Path, *exclude: str) -> Coverage:
     graph_module, placement = prepare(model, (x,), exclude=exclude, dynamic_shapes=SIGNATURE.dynamic_shapes)
-    calibrate(graph_module, [(x,)], "minmax")
+    calibrate(graph_module, lambda: [(x,)], "minmax")
     export_onnx(graph_module, (x,), path, SIGNATURE)
     return integer_coverage(path, placement.left_in_float)
 

@@ -15,11 +15,12 @@ from compress.measure import integer_coverage, open_onnx
 from compress.quant.fake_quantize import ActivationQuantizer
 from compress.quant.observers import HistogramObserver
 from compress.quant.ptq import QUANTIZERS, calibrate, prepare, quantizers_in
+from compress.quant.ranges import METHODS
 
 
 def quantized(model: nn.Module, *inputs: Tensor, ranges: str = "minmax", exclude: tuple[str, ...] = ()) -> fx.GraphModule:
     graph_module, _ = prepare(model.eval(), inputs, exclude=exclude)
-    calibrate(graph_module, [inputs], ranges)
+    calibrate(graph_module, lambda: [inputs], ranges)
     return graph_module
 
 
@@ -164,16 +165,16 @@ def test_with_everything_excluded_nothing_is_quantized(residual_net: nn.Module, 
     assert torch.allclose(graph_module(images), residual_net(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("ranges", ["minmax", "mse"])
+@pytest.mark.parametrize("ranges", METHODS)
 def test_calibration_sets_the_observed_ranges(ranges: str) -> None:
-    model, batches = nn.Sequential(nn.Linear(4, 3)), [(torch.randn(500, 4),), (torch.randn(300, 4) * 2,)]
+    model, batches = nn.Sequential(nn.Linear(4, 3)), [(torch.randn(5000, 4) ** 3,), (torch.randn(3000, 4) ** 3 * 2,)]
     graph_module, _ = prepare(model.eval(), batches[0])
-    assert calibrate(graph_module, iter(batches), ranges) == 800
+    assert calibrate(graph_module, lambda: iter(batches), ranges) == 8000
     observer = HistogramObserver("")
     for (x,) in batches:
         observer(x)
-    assert observer.mse() != observer.minmax()
-    low, high = observer.mse() if ranges == "mse" else observer.minmax()
+    low, high = METHODS[ranges](observer)
+    assert len({method(observer) for method in METHODS.values()}) == len(METHODS)
     found = quantizer(graph_module, "input_1")
     assert isinstance(found, ActivationQuantizer)
     assert found.scale.item() == pytest.approx((high - low) / 255, rel=1e-6)
@@ -183,7 +184,7 @@ def test_calibration_sets_the_observed_ranges(ranges: str) -> None:
 def test_observers_do_not_outlive_a_failed_calibration() -> None:
     graph_module, _ = prepare(nn.Sequential(nn.Linear(4, 3)).eval(), (torch.randn(5, 4),))
     with pytest.raises(RuntimeError):
-        calibrate(graph_module, [(torch.randn(5, 4),), (torch.randn(5, 6),)], "minmax")
+        calibrate(graph_module, lambda: [(torch.randn(5, 4),), (torch.randn(5, 6),)], "minmax")
     assert quantizers_in(graph_module) == [f"{QUANTIZERS}.input_1", f"{QUANTIZERS}._0_weight"]
     assert not any(isinstance(module, HistogramObserver) for module in graph_module.modules())
 

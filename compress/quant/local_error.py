@@ -1,0 +1,68 @@
+"""Ranges chosen by what they do to the layers that read the tensor, not by what they do to the tensor."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from compress.outputs import fixed_batch, in_batches
+from compress.quant.placement import keeps_values
+from compress.quant.ranges import Range, quantized
+
+# Errors of layers settle quickly, and each sample costs a pass over the network for each candidate.
+SAMPLES = 64
+
+
+@torch.no_grad()
+def choose(
+    graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]], proposed: Mapping[str, Sequence[Range]]
+) -> dict[str, Range]:
+    """For each tensor the range, of those proposed, that changes the outputs of its readers least.
+
+    The error is the squared difference of a reader's output from the one it gives for the tensor as it is, over the squared
+    output, summed over the readers; everything else stays as it is in the graph. Operators that only move values are not
+    asked: their output has candidates of its own.
+
+    Args:
+        graph_module: with a module that passes its input through where each quantizer will be.
+        batches: of inputs; the about the first `SAMPLES` samples are used.
+        proposed: path of the module -> ranges.
+    """
+    trial = _Trial(graph_module, proposed)
+    samples = 0
+    for batch in batches:
+        few = batch if fixed_batch(graph_module) else tuple(x[: SAMPLES - samples] for x in batch)
+        for part in in_batches(graph_module, few):
+            trial.run(*part)
+        samples += len(few[0])
+        if samples >= SAMPLES:
+            break
+    return {path: ranges[int(trial.errors[path].argmin())] for path, ranges in proposed.items()}
+
+
+class _Trial(fx.Interpreter):
+    """Runs the graph, and each reader of a tensor again for each candidate."""
+
+    def __init__(self, graph_module: fx.GraphModule, proposed: Mapping[str, Sequence[Range]]) -> None:
+        super().__init__(graph_module)
+        self._proposed = proposed
+        self.errors = {path: torch.zeros(len(ranges), dtype=torch.float64) for path, ranges in proposed.items()}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point() and not keeps_values(n):
+            for read in dict.fromkeys(n.all_input_nodes):
+                path = str(read.target)
+                if read.op == "call_module" and len(self._proposed.get(path, ())) > 1:
+                    self._compare(n, read, path, result)
+        return result
+
+    def _compare(self, reader: fx.Node, read: fx.Node, path: str, result: Tensor) -> None:
+        energy = result.double().square().sum().clamp(min=1e-30)
+        for number, (low, high) in enumerate(self._proposed[path]):
+            values = {**self.env, read: quantized(self.env[read], low, high)}
+            args, kwargs = fx.node.map_arg((reader.args, reader.kwargs), values.__getitem__)
+            assert callable(reader.target)
+            error = (reader.target(*args, **kwargs) - result).double().square().sum()
+            self.errors[path][number] += float(error / energy)
