@@ -116,15 +116,30 @@ class ChannelPruner:
             self._protect(cuts, problem)
 
     def _protect(self, cuts: list[Cut], problem: str) -> None:
-        """Fix the groups that cannot even be cut alone; all of them, if each alone can."""
-        reasons = {}
-        for group, units in cuts:
-            alone = cut_copy(self.model, [(group, units)])
-            reason = complaint(self.model, alone, [(group, units)], self.inputs)
-            if reason is not None:
-                reasons[id(group)] = reason
-        reasons = reasons or {id(group): problem for group, _ in cuts}
+        """Fix the groups that break the network, with what each breaks."""
+        reasons = self._culprits(cuts, problem)
         self.groups = [replace(group, fixed=reasons[id(group)]) if id(group) in reasons else group for group in self.groups]
+
+    def _culprits(self, cuts: list[Cut], problem: str) -> dict[int, str]:
+        """Ids of groups without which the cuts stand -> what is wrong with them; sought by halves, few trials for few groups."""
+        if len(cuts) == 1:
+            return {id(cuts[0][0]): problem}
+        found: dict[int, str] = {}
+        halves = cuts[: len(cuts) // 2], cuts[len(cuts) // 2 :]
+        for half in halves:
+            if (wrong := self._complaint(half)) is not None:
+                found |= self._culprits(half, wrong)
+        if not found:  # each half stands, and both together do not
+            stand = list(halves[0])
+            for cut in halves[1]:
+                if (wrong := self._complaint([*stand, cut])) is None:
+                    stand.append(cut)
+                else:
+                    found[id(cut[0])] = wrong
+        return found
+
+    def _complaint(self, cuts: list[Cut]) -> str | None:
+        return complaint(self.model, cut_copy(self.model, cuts), cuts, self.inputs)
 
 
 def _key(group: Group) -> tuple[str, int, int]:

@@ -83,7 +83,7 @@ def _repeat_sizes(model: nn.Module, before: Mapping[str, tuple[int, ...]]) -> No
         if isinstance(module, nn.modules.conv._ConvNd):
             groups = int(module.groups)
             outputs, inputs = (1, 0) if module.transposed else (0, 1)
-            if groups > 1 and weight.shape[inputs] == 1 and not module.transposed:  # depthwise: fewer groups, not narrower ones
+            if groups > 1 and old[inputs] == 1 and not module.transposed:  # depthwise: fewer groups, not narrower ones
                 groups = weight.shape[0] // (old[0] // groups)
             new = {"groups": groups, "out_channels": weight.shape[outputs], "in_channels": weight.shape[inputs]}
             new["in_channels" if not module.transposed else "out_channels"] *= groups

@@ -313,3 +313,72 @@ def test_what_cannot_be_cut_is_protected_and_the_reason_told(model: type[nn.Modu
     )
     after = original.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Counted(nn.Module):
+    """Breaks where the widths of two layers differ, which the tracing cannot see; and has others that may be cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.other = (nn.Conv2d(3, 16, 1) for _ in range(3))
+        self.head = nn.Linear(48, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, other = self.first(x), self.second(x), self.other(x)
+        if first.shape[1] != second.shape[1]:
+            raise RuntimeError("first and second must be of one width")
+        return self.head(torch.cat([first, second, other], 1).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        # The two are as narrow as each other: nothing is wrong.
+        ({}, {"first": 8, "second": 8, "other": 8}),
+        # Either of them alone breaks the network, so both stay.
+        ({"second": 0.25}, {"other": 8}),
+    ],
+)
+def test_only_the_groups_that_break_the_network_are_protected(ratios: dict[str, float], expected: dict[str, int]) -> None:
+    model = Counted().eval()
+    found = prune_channels_(model, (torch.randn(2, 3, 4, 4),), ratio=0.5, round_to=1, ratios=ratios)
+    assert {name: after for name, (_, after) in found.items()} == expected
+
+
+class Together(nn.Module):
+    """Breaks where two layers are narrow at once, though each may be so alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 16, 1) for _ in range(5))
+        self.head = nn.Linear(80, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [layer(x) for layer in self.layers]
+        if parts[1].shape[1] + parts[3].shape[1] < 20:
+            raise RuntimeError("too narrow")
+        return self.head(torch.cat(parts, 1).mean((2, 3)))
+
+
+def test_of_two_that_cannot_both_be_cut_one_is() -> None:
+    model = Together().eval()
+    found = prune_channels_(model, (torch.randn(2, 3, 4, 4),), ratio=0.5, round_to=1)
+    assert found == {f"layers.{number}": (16, 8) for number in (0, 1, 2, 4)}
+
+
+@pytest.mark.parametrize(("width", "groups"), [(16, 8), (32, 8), (16, 4), (8, 8)])
+def test_groups_of_a_few_inputs_keep_their_number_and_depthwise_ones_do_not(width: int, groups: int) -> None:
+    """With two inputs to a group, half of them leaves one, which is not a depthwise convolution of half as many groups."""
+    model = nn.Sequential(
+        nn.Conv2d(3, width, 1),
+        nn.Conv2d(width, 32, 3, groups=groups),
+        nn.ReLU(),
+        nn.Conv2d(32, 8, 1),
+        nn.Flatten(),
+        nn.Linear(32, 4),
+    ).eval()
+    original, x = copy.deepcopy(model), torch.randn(2, 3, 4, 4)
+    changed = prune_channels_(model, (x,), ratio=0.5, round_to=1)
+    assert changed == {"0": (width, width // 2), "1": (32, 16), "3": (8, 4)}
+    assert model[1].groups == (groups if width > groups else groups // 2)
+    assert model(x).shape == original(x).shape
