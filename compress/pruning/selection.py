@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.groups import Group
+from compress.pruning.groups import Group, Member
 
 RANKINGS = ("local", "global", "isomorphic")
 
@@ -22,32 +22,49 @@ def kept_units(
     floor: float = 0.1,
     ratios: Mapping[str, float] | None = None,
     stagger: bool = False,
+    comparable: bool = False,
     kind: Callable[[Group], object] = lambda group: None,
 ) -> list[list[int]]:
     """For each group the units that stay, in order.
 
     Args:
         ratio: share of the units to remove, in [0, 1).
-        ranking: `local`: that share of every group; `global`: the least important of all groups together, scores divided by
-            their group's mean; `isomorphic`: the same within groups of one `kind` (Fang et al. 2024, "Isomorphic Pruning for
-            Vision Models", section 3.2).
+        ranking: `local`: that share of every group; `global`: the least important of all groups together; `isomorphic`: the
+            same within groups of one `kind` (Fang et al. 2024, "Isomorphic Pruning for Vision Models", section 3.2).
         round_to: the channels that stay are the nearest multiple of this, and at least this.
-        floor: least share of a group's units that stays under `global` and `isomorphic`.
+        floor: least share of a group's units that stays under `global` and `isomorphic`, rounded up to a width that
+            `round_to` allows; not of a group with a ratio of its own.
         ratios: shell pattern of layer names -> ratio, instead of `ratio`; the last pattern that matches counts.
         stagger: groups round at different places instead of half way, so that a growing ratio narrows them one by one and a
             budget can be met more closely.
+        comparable: scores of different groups are compared as they are; else divided by their group's mean.
     """
     wanted = [_own_ratio(group, ratio, ratios or {}) for group in groups]
     if ranking == "local":
         counts = [
             group.units * (1 - (share if share is not None else ratio)) for group, share in zip(groups, wanted, strict=True)
         ]
+        least = [0] * len(groups)
     else:
-        counts = _ranked_together(groups, scores, ratio, wanted, floor, kind if ranking == "isomorphic" else lambda group: None)
+        least = [_least(group, floor, round_to) if own is None else 0 for group, own in zip(groups, wanted, strict=True)]
+        level = scores if comparable else [_over_mean(score) for score in scores]
+        one_kind = kind if ranking == "isomorphic" else lambda group: None
+        counts = _ranked_together(groups, level, ratio, wanted, least, one_kind)
     kept = []
-    for number, (group, score, count) in enumerate(zip(groups, scores, counts, strict=True), 1):
-        kept.append(_best(score, _rounded(group, count, round_to, _spread(number) if stagger else 0.5)))
+    for number, (group, score, count, floored) in enumerate(zip(groups, scores, counts, least, strict=True), 1):
+        rounded = _rounded(group, count, round_to, _spread(number) if stagger else 0.5)
+        kept.append(_best(score, max(floored, rounded)))
     return kept
+
+
+def _least(group: Group, floor: float, round_to: int) -> int:
+    """The floor's share of the units, up to the next number that rounding allows; at least one."""
+    step = _step(group, round_to)
+    return min(group.units, step * max(1, math.ceil(group.units * floor / step - 1e-9)))  # 0.1 * 70 is a little over 7
+
+
+def _over_mean(scores: Tensor) -> Tensor:
+    return scores / scores.mean().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _spread(number: int) -> float:
@@ -73,12 +90,12 @@ def _ranked_together(
     scores: Sequence[Tensor],
     ratio: float,
     wanted: Sequence[float | None],
-    floor: float,
+    least: Sequence[int],
     kind: Callable[[Group], object],
 ) -> list[float]:
     """Units that each group keeps when one threshold decides for all groups of a kind.
 
-    The floor really holds: what it saves in one group is taken from the others.
+    The `least` numbers really hold: what they save in one group is taken from the others.
     """
     kinds: dict[object, list[int]] = {}
     counts = [0.0] * len(groups)
@@ -90,11 +107,9 @@ def _ranked_together(
     for members in kinds.values():
         pairs: list[tuple[float, int]] = []
         for position in members:
-            normalized = scores[position] / scores[position].mean().clamp_min(torch.finfo(torch.float32).tiny)
-            ordered = normalized.sort(descending=True).values
-            least = max(1, math.ceil(groups[position].units * floor))
-            counts[position] = least
-            pairs.extend((float(score), position) for score in ordered[least:])
+            counts[position] = least[position]
+            ordered = scores[position].sort(descending=True).values
+            pairs.extend((score, position) for score in ordered[least[position] :].tolist())
         total = sum(groups[position].units for position in members)
         pairs.sort(key=lambda pair: -pair[0])  # of equal scores the first group's
         for _, position in pairs[: max(0, round(total * (1 - ratio)) - round(sum(counts[p] for p in members)))]:
@@ -109,10 +124,15 @@ def _rounded(group: Group, count: float, round_to: int, place: float = 0.5) -> i
 
     A group that loses nothing keeps its width, whatever that is.
     """
-    step = round_to // math.gcd(round_to, group.width)
+    step = _step(group, round_to)
     if group.units <= step or count >= group.units:
         return group.units
     return min(group.units, step * max(1, math.ceil(count / step - place)))
+
+
+def _step(group: Group, round_to: int) -> int:
+    """The least number of units whose channels are a multiple of `round_to`."""
+    return round_to // math.gcd(round_to, group.width)
 
 
 def _best(score: Tensor, count: int) -> list[int]:
@@ -122,10 +142,12 @@ def _best(score: Tensor, count: int) -> list[int]:
 
 
 def isomorphic_kind(model: nn.Module) -> Callable[[Group], object]:
-    """Groups are of one kind if the layers they cut, and how, are of the same types."""
+    """Groups are of one kind if they cut the same number of layers of each type and kernel size, in the same way."""
     modules = dict(model.named_modules())
 
-    def kind(group: Group) -> object:
-        return frozenset((type(modules[m.layer]).__name__, m.reads, m.dim, m.places.shape[1]) for m in group.members)
+    def looks(member: Member) -> tuple[str, tuple[int, ...], bool, int, int]:
+        module = modules[member.layer]
+        kernel = module.kernel_size if isinstance(module, nn.modules.conv._ConvNd) else ()
+        return type(module).__name__, kernel, member.reads, member.dim, member.places.shape[1]
 
-    return kind
+    return lambda group: tuple(sorted(looks(member) for member in group.members))

@@ -58,14 +58,66 @@ def test_the_floor_holds_and_what_it_saves_is_taken_elsewhere(floor: float, a: l
     assert kept(UNEVEN, 0.5, ranking="global", floor=floor) == {"a": a, "b": b}
 
 
+def test_scores_that_are_comparable_are_compared_as_they_are() -> None:
+    assert kept(TWO, 0.25, ranking="global", comparable=True) == {"a": [0, 1, 2, 3], "b": [0, 3]}  # the least are the 1 of b
+    # LAMP of squared norms that are equal, and of 7, 3, 2.5, 1.4: the four largest are 1, 1, 1/2, 1/3.
+    lamp = {"a": [1.0, 1 / 2, 1 / 3, 1 / 4], "b": [1.0, 0.3, 0.2, 0.1]}
+    for ranking in ("global", "isomorphic"):
+        assert kept(lamp, 0.5, ranking=ranking, comparable=True) == {"a": [0, 1, 2], "b": [0]}
+    assert kept(lamp, 0.5, ranking="global") == {"a": [0, 1], "b": [0, 1]}  # over their means, 0.52 and 0.4
+
+
+SIZES = (10, 20, 24, 30, 72)
+SHARP = [torch.linspace(0, 1, units) ** (4 * place) for place, units in enumerate(SIZES)]
+
+
+def left(ratio: float, **options: object) -> list[int]:
+    """How many stay of groups of these sizes, the later ones with ever fewer units of weight."""
+    groups = [group(f"layer{units}", units) for units in SIZES]
+    return [len(own) for own in kept_units(groups, SHARP, ratio, **options)]
+
+
+@pytest.mark.parametrize("stagger", [False, True])
+@pytest.mark.parametrize("round_to", [1, 4, 8])
+@pytest.mark.parametrize("floor", [0.0, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("ranking", ["global", "isomorphic"])
+def test_every_group_is_above_the_floor_and_narrows_with_the_ratio(
+    ranking: str, floor: float, round_to: int, stagger: bool
+) -> None:
+    before = list(SIZES)
+    for percent in range(0, 100, 5):
+        found = left(percent / 100, ranking=ranking, floor=floor, round_to=round_to, stagger=stagger)
+        for own, units, earlier in zip(found, SIZES, before, strict=True):
+            assert max(1, floor * units) <= own <= earlier
+            assert own == units or own % round_to == 0
+        before = found
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("floor", [0.0, 0.1, 0.3])
-def test_the_total_is_met_and_every_group_is_above_the_floor(ratio: float, floor: float) -> None:
-    groups = [group(name, units) for name, units in (("a", 10), ("b", 20), ("c", 30))]
-    scores = [torch.rand(10) ** 4, torch.rand(20), torch.rand(30) ** 16]
-    found = [len(own) for own in kept_units(groups, scores, ratio, ranking="global", round_to=1, floor=floor)]
-    assert sum(found) == max(round(60 * (1 - ratio)), 60 * floor)
-    assert all(own >= max(1, floor * units) for own, units in zip(found, (10, 20, 30), strict=True))
+def test_the_total_is_met(ratio: float, floor: float) -> None:
+    least = sum(max(1, -(-units * int(10 * floor) // 10)) for units in SIZES)
+    assert sum(left(ratio, ranking="global", round_to=1, floor=floor)) == max(round(sum(SIZES) * (1 - ratio)), least)
+
+
+@pytest.mark.parametrize(
+    ("units", "width", "floor", "round_to", "least"),
+    [
+        (24, 1, 0.5, 8, 16),  # twelve were asked for
+        (24, 1, 0.3, 8, 8),
+        (20, 1, 0.9, 8, 20),  # 18, and the next multiple is more than there are
+        (70, 1, 0.1, 1, 7),
+        (70, 1, 0.1, 8, 8),
+        (8, 4, 0.3, 8, 4),  # 2.4 heads, which go in pairs
+        (8, 4, 0.3, 16, 4),
+    ],
+)
+@pytest.mark.parametrize("stagger", [False, True])
+def test_the_floor_is_rounded_up(units: int, width: int, floor: float, round_to: int, least: int, stagger: bool) -> None:
+    groups = [group("other", 64), group("floored", units, width)]
+    scores = [torch.full((64,), 9.0), torch.cat([torch.full((1,), 1e3), torch.full((units - 1,), 1e-6)])]
+    options = {"ranking": "global", "floor": floor, "round_to": round_to, "stagger": stagger}
+    assert len(kept_units(groups, scores, 0.95, **options)[1]) == least
 
 
 def test_isomorphic_meets_the_share_within_each_kind() -> None:
@@ -87,8 +139,37 @@ def test_groups_are_of_one_kind_if_the_same_types_of_layers_are_cut_in_the_same_
     model = nn.Sequential(*block(3, 4), *block(4, 8), *block(8, 8), *head).eval()
     kind = isomorphic_kind(model)
     kinds = {group.name: kind(group) for group in find_groups(model, (torch.randn(2, 3, 8, 8),))}
-    assert kinds["0"] == kinds["3"] == kinds["6"]  # widths do not matter
-    assert len({kinds["0"], kinds["9"], kinds["12"]}) == 3  # with a norm, read by a linear layer, made by one
+    assert kinds["0"] == kinds["3"]  # widths do not matter
+    # With a norm and 3x3 filters, read by 3x3 filters; by 1x1 filters; read by a linear layer; made by one.
+    assert len({kinds["0"], kinds["6"], kinds["9"], kinds["12"]}) == 4
+
+
+class Stages(nn.Module):
+    """Two streams, of which one is added to by two convolutions and the other by three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+        self.short = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.long = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.short:
+            x = x + layer(x).relu()
+        x = self.second(x)
+        for layer in self.long:
+            x = x + layer(x).relu()
+        return self.head(x)
+
+
+def test_streams_with_more_or_fewer_layers_are_of_different_kinds() -> None:
+    model = Stages().eval()
+    kind = isomorphic_kind(model)
+    kinds = {group.name: kind(group) for group in find_groups(model, (torch.randn(2, 3, 8, 8),)) if group.fixed is None}
+    assert len(kinds) == 2
+    assert kinds["first"] != kinds["second"]
 
 
 @pytest.mark.parametrize("ranking", ["local", "global", "isomorphic"])
