@@ -26,62 +26,71 @@ class Block:
 
 
 class Units:
-    """A union-find over atoms, with a reason on every set that must stay."""
+    """A union-find over atoms, with a reason on every set that must stay.
+
+    The smallest atom stands for its set. All work is on whole axes at once: a network has millions of atoms.
+    """
 
     def __init__(self) -> None:
-        self._parent: list[int] = []
+        self._parent = np.empty(0, np.int64)  # longer than the number of atoms, so that it rarely grows
+        self._count = 0
+        self._stays = np.empty(0, bool)  # of representatives: whether they have a reason
         self._reason: dict[int, str] = {}
         self._blocks: list[Block] = []
-        self._flat: np.ndarray | None = None  # the parents with all paths shortened; None once something was tied
 
     def new(self, size: int) -> np.ndarray:
         """An axis of fresh atoms."""
-        first = len(self._parent)
-        self._parent.extend(range(first, first + size))
-        self._flat = None
-        return np.arange(first, first + size)
-
-    def find(self, atom: int) -> int:
-        """The representative of the atom's unit."""
-        root = atom
-        while self._parent[root] != root:
-            root = self._parent[root]
-        while self._parent[atom] != root:
-            self._parent[atom], atom = root, self._parent[atom]
-        return root
+        atoms = np.arange(self._count, self._count + size)
+        self._count += size
+        if self._count > len(self._parent):
+            more = max(self._count, 2 * len(self._parent)) - len(self._parent)
+            self._parent = np.concatenate([self._parent, np.zeros(more, np.int64)])
+            self._stays = np.concatenate([self._stays, np.zeros(more, bool)])
+        self._parent[atoms] = atoms
+        return atoms
 
     def roots(self, atoms: np.ndarray) -> np.ndarray:
         """The representative of each."""
-        if self._flat is None:  # all paths at once: a lookup for each atom costs seconds on a large transformer
-            flat = np.array(self._parent, np.int64)
-            while (flat[flat] != flat).any():
-                flat = flat[flat]
-            self._flat = flat
-        return np.asarray(self._flat[atoms])
+        found = self._parent[atoms]
+        while ((above := self._parent[found]) != found).any():
+            found = above
+        self._parent[atoms] = found  # so that the next look is short
+        return np.asarray(found)
 
     def tie(self, one: np.ndarray, other: np.ndarray) -> None:
-        """Tie atoms pairwise, shapes broadcast."""
-        for a, b in zip(*(x.ravel().tolist() for x in np.broadcast_arrays(one, other)), strict=True):
-            first, second = self.find(a), self.find(b)
-            if first != second:
-                self._parent[second] = first
-                self._flat = None
-                if second in self._reason:
-                    self._reason.setdefault(first, self._reason.pop(second))
+        """Tie atoms pairwise, shapes broadcast. Where both have a reason to stay, that of `one` is kept."""
+        first, second = (x.ravel() for x in np.broadcast_arrays(one, other))
+        while True:
+            a, b = self.roots(first), self.roots(second)
+            apart = a != b
+            if not apart.any():
+                return
+            first, second, a, b = first[apart], second[apart], a[apart], b[apart]
+            low, high = np.minimum(a, b), np.maximum(a, b)
+            for x, y, to in zip(*(v[self._stays[a] | self._stays[b]].tolist() for v in (a, b, low)), strict=True):
+                self._stay(to, self._reason.get(x) or self._reason[y], overwrite=True)
+            # One set may be tied to several at once: it joins the smallest, and the next round ties the others to that.
+            np.minimum.at(self._parent, high, low)
+
+    def _stay(self, root: int, reason: str, *, overwrite: bool = False) -> None:
+        if overwrite or not self._stays[root]:
+            self._reason[root] = reason
+            self._stays[root] = True
 
     def fix(self, axis: Axis, reason: str) -> None:
         """These atoms must stay. The reason that was there first is kept."""
         if axis is not None:
             for root in np.unique(self.roots(axis)).tolist():
-                self._reason.setdefault(root, reason)
+                self._stay(root, reason)
 
     def reason(self, atom: int) -> str | None:
         """Why the atom must stay; None where it may go."""
-        return self._reason.get(self.find(atom))
+        root = int(self.roots(np.array([atom]))[0])
+        return self._reason[root] if self._stays[root] else None
 
     def fixed(self, axis: np.ndarray) -> bool:
         """Whether any of the atoms must stay."""
-        return any(root in self._reason for root in np.unique(self.roots(axis)).tolist())
+        return bool(self._stays[self.roots(axis)].any())
 
     def join(self, axes: tuple[Axis, ...], sizes: tuple[int, ...]) -> Axis:
         """The axis that flattening several gives."""
@@ -109,14 +118,35 @@ class Units:
         An axis that must stay is no candidate. Of several candidates an axis whose rows are tied already is taken, else the
         first: heads stand before the width of a head.
         """
-        waiting = self._blocks
-        while waiting:
-            undecided = [block for block in waiting if not self._decide(block, len(self._candidates(block)) < 2)]
-            if len(undecided) == len(waiting):
-                self._decide(undecided.pop(0), True)
-            waiting = undecided
-        # A unit that was fixed through a later block fixes its earlier ones.
-        self._spread()
+        for waiting in self._neighbours():
+            blocks = waiting
+            while waiting:
+                undecided = [block for block in waiting if not self._decide(block, len(self._candidates(block)) < 2)]
+                if len(undecided) == len(waiting):
+                    self._decide(undecided.pop(0), True)
+                waiting = undecided
+            # A unit that was fixed through a later block fixes its earlier ones.
+            self._spread(blocks)
+
+    def _neighbours(self) -> list[list[Block]]:
+        """The blocks, in their order, apart where no unit is in both: a decision reaches no further than this."""
+        owner: dict[int, int] = {}  # representative -> the first block that has it
+        leader = list(range(len(self._blocks)))
+
+        def find(number: int) -> int:
+            while leader[number] != number:
+                number = leader[number] = leader[leader[number]]
+            return number
+
+        for number, block in enumerate(self._blocks):
+            axes = [axis.ravel() for axis in (block.flat, *block.axes) if axis is not None]
+            for root in np.unique(self.roots(np.concatenate(axes))).tolist():
+                one, other = find(owner.setdefault(root, number)), find(number)
+                leader[max(one, other)] = min(one, other)
+        found: dict[int, list[Block]] = {}
+        for number, block in enumerate(self._blocks):
+            found.setdefault(find(number), []).append(block)
+        return list(found.values())
 
     def _candidates(self, block: Block) -> list[int]:
         return [
@@ -149,19 +179,20 @@ class Units:
 
     def _why(self, block: Block) -> str:
         for axis in (*block.axes, block.flat):
-            for root in np.unique(self.roots(axis)).tolist() if axis is not None else ():
-                if root in self._reason:
-                    return self._reason[root]
+            roots = self.roots(axis).ravel() if axis is not None else np.empty(0, np.int64)
+            staying = roots[self._stays[roots]]
+            if len(staying):
+                return self._reason[int(staying.min())]
         return "no axis of it can be cut"
 
-    def _spread(self) -> None:
+    def _spread(self, blocks: list[Block]) -> None:
         changed = True
         while changed:
             changed = False
-            for block in self._blocks:
-                if self._candidates(block):
+            for block in blocks:
+                axes = [axis for axis in (*block.axes, block.flat) if axis is not None]
+                if self._candidates(block) or all(self._stays[self.roots(axis)].all() for axis in axes):
                     continue
-                before = len(self._reason)
-                for axis in (*block.axes, block.flat):
+                for axis in axes:
                     self.fix(axis, self._why(block))
-                changed = changed or len(self._reason) > before
+                changed = True
