@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.low_rank.modules import KINDS, is_transposed_linear
+from compress.layers import is_transposed_linear
+from compress.low_rank.modules import KINDS
 
 
 def candidates(

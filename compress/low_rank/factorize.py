@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.low_rank.modules import LowRankConv2d, LowRankLinear, is_transposed_linear
+from compress.layers import is_transposed_linear
+from compress.low_rank.modules import LowRankConv2d, LowRankLinear
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-
-def is_transposed_linear(module: nn.Module) -> bool:
-    """GPT-2's `Conv1D` of transformers, told by name so that the library need not be imported: its weight is (in, out)."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+from compress.layers import is_transposed_linear
 
 
 class _LowRank(nn.Module):

@@ -22,6 +22,9 @@ def watch_inputs(model: nn.Module, layers: Sequence[Layer], batches: Batches, se
 
     The model is left in the modes it was in: a schedule calls this in the middle of training. `see` may raise `Enough` to go
     on with the next batch.
+
+    Raises:
+        UserError: there is no batch.
     """
     device = next(model.parameters()).device
     modes = [(module, module.training) for module in model.modules()]
@@ -32,9 +35,13 @@ def watch_inputs(model: nn.Module, layers: Sequence[Layer], batches: Batches, se
     hooks = [layer.module.register_forward_pre_hook(hook_for(layer)) for layer in layers]
     try:
         model.eval()
+        found = False
         for batch in batches:
+            found = True
             with suppress(Enough):
                 model(*(x.to(device) for x in batch))
+        if not found:
+            raise UserError("the calibration data have no batch, so that no layer's inputs were seen")
     finally:
         for hook in hooks:
             hook.remove()
@@ -54,7 +61,7 @@ def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Batches) -> 
     A layer that the forward never calls has no entry.
 
     Raises:
-        UserError: a norm is not finite; names the layer.
+        UserError: there is no batch; or a norm is not finite, with the layer's name.
     """
     squares: dict[str, Tensor] = {}
 
@@ -74,7 +81,7 @@ def input_products(model: nn.Module, layer: Layer, batches: Batches) -> Tensor |
     Half the Hessian of the layer's squared output error. None if the forward never calls the layer.
 
     Raises:
-        UserError: a product is not finite; names the layer.
+        UserError: there is no batch; or a product is not finite, with the layer's name.
     """
     total: list[Tensor] = []
     calls, calls_before, whole = 0, 0, 0  # the first batch runs to the end and tells how often a forward calls the layer

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.layers import is_transposed_linear
+
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Unfolded inputs are made in pieces of about this many numbers: a 3x3 convolution's are nine times its input.
 CHUNK = 2**24
@@ -41,17 +43,17 @@ class Layer:
     @property
     def inputs(self) -> int:
         """Input channels that one output reads: the length of the axis that N:M patterns run along."""
-        return self.weight.shape[0] if _is_transposed(self.module) else self.weight.shape[1]
+        return self.weight.shape[0] if is_transposed_linear(self.module) else self.weight.shape[1]
 
     def matrix(self) -> Tensor:
         """The weight as (outputs, kernel positions * inputs), detached; not always a copy."""
         weight = self.weight.detach()
-        return weight.t() if _is_transposed(self.module) else weight.movedim(1, -1).flatten(1)
+        return weight.t() if is_transposed_linear(self.module) else weight.movedim(1, -1).flatten(1)
 
     @torch.no_grad()
     def write_(self, matrix: Tensor) -> None:
         """Set the weight, in place, from a matrix of the form that `matrix` gives."""
-        if _is_transposed(self.module):
+        if is_transposed_linear(self.module):
             self.weight.copy_(matrix.t())
         else:
             self.weight.copy_(matrix.view(len(matrix), *self.weight.shape[2:], self.inputs).movedim(-1, 1))
@@ -75,11 +77,6 @@ class Layer:
             yield unfolded(self.module, part)
 
 
-def _is_transposed(module: nn.Module) -> bool:
-    """GPT-2's `Conv1D` of transformers, told by name so that the library need not be imported: its weight is (in, out)."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-
-
 def find_layers(model: nn.Module) -> tuple[list[Layer], dict[str, str]]:
     """The layers whose weights can be sparse, in the order of definition; and name -> reason for those left out.
 
@@ -95,12 +92,12 @@ def find_layers(model: nn.Module) -> tuple[list[Layer], dict[str, str]]:
     left_out: dict[str, str] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
-        if not isinstance(module, WEIGHTED) and not _is_transposed(module):
+        if not isinstance(module, WEIGHTED) and not is_transposed_linear(module):
             continue
         weight = module._parameters.get("weight")
         if weight is None or not weight.is_floating_point():
             left_out[name] = "its weight is computed, not stored"
-        elif not all(isinstance(other, WEIGHTED) or _is_transposed(other) for other in holders[id(weight)]):
+        elif not all(isinstance(other, WEIGHTED) or is_transposed_linear(other) for other in holders[id(weight)]):
             left_out[name] = "its weight is an embedding's, too"
         elif id(weight) not in seen:
             seen.add(id(weight))

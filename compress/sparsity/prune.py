@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from compress.errors import PassError
+from compress.errors import PassError, UserError
 from compress.sparsity.inputs import input_norms, input_products
 from compress.sparsity.layers import Layer
 from compress.sparsity.magnitude import global_magnitude_masks, magnitude_mask
@@ -47,8 +47,11 @@ def prune_weights_(model: nn.Module, layers: Sequence[Layer], sparsity: float, s
 
     Raises:
         PassError: nothing would be left of a layer.
+        UserError: the method looks at inputs, and there are no batches of them.
     """
     pattern, batches = settings.pattern, settings.batches
+    if settings.method != "magnitude" and batches is None:
+        raise UserError(f"method {settings.method} looks at the layers' inputs; give batches")
     if settings.method == "sparsegpt":
         assert batches is not None
         for layer in layers:

@@ -20,8 +20,10 @@ from compress.errors import PassError, UserError
 from compress.passes.finetune import Finetune
 from compress.passes.int8 import Int8
 from compress.passes.prune_weights import PruneWeights, deflated_bytes
+from compress.sparsity.layers import find_layers
 from compress.sparsity.masks import sparse_weights
-from compress.sparsity.patterns import NOfM
+from compress.sparsity.patterns import Blocks, NOfM
+from compress.sparsity.prune import Settings, prune_weights_
 from compress.store import save_model
 from compress.task import Task
 from compress.testing import check_pass, tiny_model, tiny_task
@@ -149,6 +151,18 @@ def test_what_cannot_be_pruned_is_told(pass_: PruneWeights, message: str) -> Non
     with pytest.raises((UserError, PassError)) as error:
         compress.apply(pass_, tiny_model(), tiny_task())
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_calibration_data_without_a_batch_are_told(method: str) -> None:
+    task = replace(tiny_task(), calibration=lambda: iter(()))
+    with pytest.raises(UserError) as error:
+        compress.apply(PruneWeights(method=method), tiny_model(), task)
+    assert str(error.value) == "the calibration data have no batch, so that no layer's inputs were seen"
+    model = tiny_model()
+    with pytest.raises(UserError) as error:
+        prune_weights_(model, find_layers(model)[0], 0.5, Settings(method, Blocks()))
+    assert str(error.value) == f"method {method} looks at the layers' inputs; give batches"
 
 
 def test_a_network_without_a_layer_to_prune_is_told_and_may_be_accepted() -> None:
