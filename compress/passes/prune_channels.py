@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import nn
 
@@ -15,6 +15,9 @@ from compress.passes.base import check_range
 from compress.pruning.channels import ChannelPruner, Cut, Settings, changed_widths, widths
 from compress.pruning.criteria import CRITERIA
 from compress.pruning.importances import looks_at_gradients
+
+if TYPE_CHECKING:
+    from torch_pruning.importance import Importance
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class PruneChannels:
         ratio: share of the channels of each group, in [0, 1); parameters and MACs fall by about 1 - (1 - ratio)^2.
         target: instead of the ratio, what the network may cost: macs, params, size or latency as a fraction of the original
             (macs=0.5) or absolute (latency=3ms, size=5MB, params=1.2M).
-        criterion: which channels matter; taylor and obd need training data, activation and apoz calibration data.
+        criterion: which channels matter: l2, l1, fpgm, bn_scale, lamp, taylor, obd, activation, apoz, elastic_net, nuclear,
+            random, or one that was registered (see `compress.pruning.criteria`); taylor and obd need training data, activation
+            and apoz calibration data.
         importance: instead of the criterion, a class of `torch_pruning.importance` by name, such as GroupTaylorImportance.
         ranking: within each group, over all groups, or over groups of one kind.
         round_to: widths that are left are multiples of this, at least 1; 8 suits the kernels of common processors.
@@ -46,9 +51,7 @@ class PruneChannels:
 
     ratio: float = 0.5
     target: str | None = None
-    criterion: Literal[
-        "l2", "l1", "fpgm", "bn_scale", "lamp", "taylor", "obd", "activation", "apoz", "elastic_net", "nuclear", "random"
-    ] = "l2"
+    criterion: str = "l2"
     importance: str | None = None
     ranking: Literal["local", "global", "isomorphic"] = "local"
     round_to: int = 8
@@ -76,6 +79,8 @@ class PruneChannels:
                 raise UserError(f"{self.name}: {option} must be at least 1, got {getattr(self, option)}")
         if self.target is not None:
             budgets.parse(self.target, f"{self.name}: target")
+        if self.criterion not in CRITERIA:
+            raise UserError(f"{self.name}: criterion must be one of {', '.join(CRITERIA)}, got {self.criterion!r}")
         if self.importance is not None:
             if looks_at_gradients(self._importance()):
                 object.__setattr__(self, "needs", ("train",))
@@ -85,7 +90,7 @@ class PruneChannels:
     def _on_gradients(self) -> bool:
         return self.importance is not None or CRITERIA[self.criterion].measures == "gradients"
 
-    def _importance(self) -> Any:
+    def _importance(self) -> "Importance":
         """The object that `importance` names."""
         import torch_pruning
 
@@ -111,7 +116,8 @@ class PruneChannels:
         """Groups and scores of the artefact's model.
 
         Raises:
-            UserError: the model's forward cannot be followed.
+            UserError: the criterion cannot score the channels, such as on data without a batch.
+            PassError: the model's forward cannot be followed.
         """
         criterion = self.criterion if self.importance is None else self._importance()
         settings = Settings(
@@ -122,12 +128,8 @@ class PruneChannels:
         batches = task.train if self._on_gradients() else task.calibration
         try:
             return ChannelPruner(artifact.model, task.example_inputs, settings, batches, seed=self.seed)
-        except UserError:
-            raise
-        except ValueError as error:
-            if self.importance is None:
-                raise
-            raise UserError(f"{self.name}: {error}; give a criterion instead") from None
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from error
         except Exception as error:  # the model's forward can raise anything
             first = str(error).strip().splitlines() or [type(error).__name__]
             raise PassError(f"{self.name} cannot follow the forward of {type(artifact.model).__name__} ({first[0]})") from error
@@ -144,6 +146,7 @@ class PruneChannels:
 
     def cut(self, pruner: ChannelPruner, artifact: Artifact) -> tuple[nn.Module, list[Cut]]:
         """The verified network; under a target the ratio is sought again when verifying protected a group."""
+        artifact.notes.extend(pruner.notes)
         if self.target is None:
             return pruner.verified(self.ratio)
         budget = budgets.parse(self.target)

@@ -1,19 +1,25 @@
 """Taking whole channels out of a network, with everything that is coupled to them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.criteria import CRITERIA
+from compress.errors import CompressError, UserError
+from compress.layers import is_transposed_linear
+from compress.pruning.criteria import Criterion, Score
 from compress.pruning.cut import cut_, cut_copy, removed_places
 from compress.pruning.evidence import Batches, scores
 from compress.pruning.groups import Group, find_groups
-from compress.pruning.importances import library_scores
+from compress.pruning.importances import library_scores, resolved
 from compress.pruning.oracle import complaint
 from compress.pruning.selection import isomorphic_kind, kept_units
+
+if TYPE_CHECKING:
+    from torch_pruning.importance import Importance
 
 Cut = tuple[Group, tuple[int, ...]]  # a group, and the units that go
 
@@ -22,10 +28,11 @@ Cut = tuple[Group, tuple[int, ...]]  # a group, and the units that go
 class Settings:
     """How channels are chosen; see `selection.kept_units` and `criteria`.
 
-    `criterion` is a name of `criteria.CRITERIA`, or an object of `torch_pruning.importance`.
+    `criterion` is a name of `criteria.CRITERIA`, a `Criterion`, a function from evidence to one score per unit, or an object
+    of `torch_pruning.importance`.
     """
 
-    criterion: Any = "l2"
+    criterion: "str | Criterion | Score | Importance" = "l2"
     ranking: str = "local"
     round_to: int = 8
     floor: float = 0.1
@@ -39,6 +46,7 @@ class ChannelPruner:
 
     Attributes:
         groups: all groups; those that must stay say why.
+        notes: which groups the criterion cannot score, and what scores them instead.
     """
 
     def __init__(
@@ -62,14 +70,26 @@ class ChannelPruner:
         self.inputs = tuple(x[:2].to(device) for x in example_inputs)
         self.groups = find_groups(model, self.inputs, settings.exclude)
         free = [group for group in self.groups if group.fixed is None]
+        self.notes: list[str] = []
+        self._comparable = False
         found = self._scored(free, batches, seed) if free else []
         self._scores = {_key(group): s for group, s in zip(free, found, strict=True)}
 
     def _scored(self, groups: Sequence[Group], batches: Batches | None, seed: int) -> list[Tensor]:
-        criterion = self.settings.criterion
-        if isinstance(criterion, str):
-            return scores(self.model, groups, CRITERIA[criterion], batches, seed=seed)
-        return library_scores(self.model, groups, criterion, batches)
+        criterion = resolved(self.settings.criterion)
+        try:
+            if not isinstance(criterion, Criterion):
+                self._comparable = True  # the library's have a normalizer of their own
+                return library_scores(self.model, groups, criterion, batches)
+            self._comparable = criterion.comparable
+            found, self.notes = scores(self.model, groups, criterion, batches, seed=seed)
+            return found
+        except CompressError:
+            raise
+        except Exception as error:  # a criterion, or the data, can raise anything
+            name = criterion.name if isinstance(criterion, Criterion) else type(criterion).__name__
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise UserError(f"{name} cannot score the channels ({type(error).__name__}: {first})") from error
 
     def cuts(self, ratio: float) -> list[Cut]:
         """Which units go at this ratio, in groups that lose any."""
@@ -85,6 +105,7 @@ class ChannelPruner:
             floor=s.floor,
             stagger=s.stagger,
             ratios=s.ratios,
+            comparable=self._comparable,
             kind=isomorphic_kind(self.model),
         )
         gone = [tuple(sorted(set(range(group.units)) - set(stay))) for group, stay in zip(free, kept, strict=True)]
@@ -153,13 +174,14 @@ def prune_channels_(
     example_inputs: tuple[Tensor, ...],
     *,
     ratio: float,
-    criterion: Any = "l2",
+    criterion: "str | Criterion | Score | Importance" = "l2",
     ranking: str = "local",
     round_to: int = 8,
     floor: float = 0.1,
     ratios: Mapping[str, float] | None = None,
     exclude: Sequence[str] = (),
     batches: Batches | None = None,
+    seed: int = 0,
 ) -> dict[str, tuple[int, int]]:
     """Remove, in place, the least important channels of each group.
 
@@ -168,17 +190,22 @@ def prune_channels_(
 
     Args:
         ratio: share of the channels of each group to remove, in [0, 1). Parameters and MACs fall by about 1-(1-ratio)^2.
-        criterion: one of `criteria.CRITERIA`, or an object of `torch_pruning.importance`.
+        criterion: a name of `criteria.CRITERIA`, a `criteria.Criterion`, a function from `criteria.Evidence` to one score per
+            unit, or an object of `torch_pruning.importance`.
         ranking, round_to, floor, ratios: see `selection.kept_units`.
         exclude: shell patterns of layer names to leave alone.
         batches: `(*inputs, target)` for criteria that measure gradients, `(*inputs,)` for those that measure activations.
+        seed: of the random criterion.
 
-    Gives the layers whose output channels changed: name -> (before, after).
+    Gives the layers whose output channels changed: name -> (before, after). Warns of groups that the criterion cannot score,
+    which are scored by l2 instead.
 
     Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", section 3 (what a group is).
     """
     settings = Settings(criterion, ranking, round_to, floor, ratios or {}, exclude)
-    pruner = ChannelPruner(model, example_inputs, settings, batches)
+    pruner = ChannelPruner(model, example_inputs, settings, batches, seed=seed)
+    for note in pruner.notes:
+        warnings.warn(note, stacklevel=2)
     _, cuts = pruner.verified(ratio)
     before = widths(model)
     cut_(model, cuts)
@@ -193,8 +220,8 @@ def widths(model: nn.Module) -> dict[str, int]:
             found[name] = module.out_features
         elif isinstance(module, nn.modules.conv._ConvNd):
             found[name] = module.out_channels
-        elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # transformers' transposed linear layer
-            found[name] = int(module.nf)
+        elif is_transposed_linear(module):
+            found[name] = module.get_parameter("weight").shape[1]
     return found
 
 

@@ -4,23 +4,49 @@ The library's importances walk over a group of (dependency, indices); here such 
 themselves are not used: they take what they do not know for element-wise, see `docs/conformance.md`.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.outputs import first_tensor
-from compress.pruning.evidence import Batches
+from compress.errors import UserError, did_you_mean
+from compress.pruning.criteria import CRITERIA, Criterion, Score
+from compress.pruning.evidence import Batches, batch_loss, undisturbed, used_batches
 from compress.pruning.groups import Group, Member
+
+if TYPE_CHECKING:  # it takes a second to import
+    from torch_pruning.importance import Importance
+
+
+def resolved(criterion: "str | Criterion | Score | Importance") -> "Criterion | Importance":
+    """What a criterion stands for: a name, a function from evidence to scores, or itself.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if isinstance(criterion, str):
+        if criterion not in CRITERIA:
+            raise UserError(f"there is no criterion '{criterion}'." + did_you_mean(criterion, list(CRITERIA)))
+        return CRITERIA[criterion]
+    if isinstance(criterion, Criterion) or _is_importance(criterion):
+        return criterion
+    if not callable(criterion):
+        known = "a name, a Criterion, a function from evidence to scores, or an importance of torch_pruning"
+        raise UserError(f"a criterion is {known}; got a {type(criterion).__name__}")
+    return Criterion(criterion)
+
+
+def _is_importance(criterion: object) -> bool:
+    import torch_pruning
+
+    return isinstance(criterion, torch_pruning.importance.Importance)
 
 
 def library_scores(
-    model: nn.Module, groups: Sequence[Group], importance: Any, batches: Batches | None = None, *, limit: int = 10
+    model: nn.Module, groups: Sequence[Group], importance: "Importance", batches: Batches | None = None, *, limit: int = 10
 ) -> list[Tensor]:
-    """The score of every unit by `torch_pruning.importance`, (units,) in float32 for each group.
+    """The score of every unit by `torch_pruning.importance`, (units,) in float32 for each group; an attention head's is the
+    mean of its channels', as in the library.
 
     Args:
         importance: an object of that module, such as `GroupMagnitudeImportance(p=1)`.
@@ -28,24 +54,26 @@ def library_scores(
         limit: how many of them are used.
 
     Raises:
-        ValueError: the importance gives no score for a group, since it looks at layers that the group has not.
+        UserError: there is no batch; or the importance gives no score for a group, since it looks at layers that the group
+            has not.
     """
-    if looks_at_gradients(importance):
-        assert batches is not None
-        _accumulate(model, importance, islice(batches(), limit))
     modules = dict(model.named_modules())
+    learn = {member.parameter for group in groups for member in group.members} if looks_at_gradients(importance) else set()
     found = []
-    for group in groups:
-        in_library = _library_group(modules, group)
-        score = importance(in_library) if len(in_library) else None
-        if score is None:
-            raise ValueError(f"{type(importance).__name__} gives no score for the group of {group.name}")
-        found.append(score.detach().float().cpu().reshape(group.units, -1).sum(1))  # a unit is as important as its channels
-    model.zero_grad(set_to_none=True)
+    with undisturbed(model, learn):
+        if learn:
+            _accumulate(model, importance, batches, limit)
+        for group in groups:
+            in_library = _library_group(modules, group)
+            score = importance(in_library) if len(in_library) else None
+            if score is None:
+                problem = f"gives no score for the group of {group.name}; give a criterion instead"
+                raise UserError(f"{type(importance).__name__} {problem}")
+            found.append(score.detach().float().cpu().reshape(group.units, -1).mean(1))
     return found
 
 
-def looks_at_gradients(importance: Any) -> bool:
+def looks_at_gradients(importance: "Importance") -> bool:
     """Whether the importance needs the model's gradients to be there."""
     import torch_pruning
 
@@ -55,21 +83,14 @@ def looks_at_gradients(importance: Any) -> bool:
     )
 
 
-def _accumulate(model: nn.Module, importance: Any, batches: Iterable[tuple[Tensor, ...]]) -> None:
+def _accumulate(model: nn.Module, importance: "Importance", batches: Batches | None, limit: int) -> None:
     """Sum gradients of the cross entropy where the importance looks for them."""
-    device = next(model.parameters()).device
-    asked = {name: p.requires_grad for name, p in model.named_parameters()}
-    model.eval().requires_grad_(True)
-    model.zero_grad(set_to_none=True)
     if hasattr(importance, "zero_grad"):
         importance.zero_grad()
-    for *inputs, target in batches:
-        with torch.enable_grad():
-            F.cross_entropy(first_tensor(model(*[x.to(device) for x in inputs])).float(), target.to(device)).backward()
+    for batch in used_batches(batches, type(importance).__name__, limit):
+        batch_loss(model, batch).backward()
         if hasattr(importance, "accumulate_grad"):
             importance.accumulate_grad(model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(asked[name])
 
 
 def _library_group(modules: dict[str, nn.Module], group: Group) -> Any:
