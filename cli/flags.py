@@ -1,11 +1,12 @@
 """Flags as a recipe: the same plain data that a YAML file holds."""
 
-from dataclasses import replace
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
 from compress import budgets, zoo
 from compress import recipe as recipes
@@ -13,10 +14,11 @@ from compress.errors import UserError
 from compress.files import write_atomically
 from compress.passes import ORDER, find
 from compress.passes.prune_channels import PruneChannels
-from compress.planning import parse_plan
+from compress.planning import PruningPlan, parse_plan
 from compress.recipe import Recipe, Step
-from compress.sensitivity import Sensitivity
+from compress.sensitivity import Effect, Sensitivity
 from compress.sources.examples import example_inputs
+from compress.sources.source import Source
 from compress.task import Task
 
 
@@ -99,7 +101,7 @@ def _channels(ways: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def read_plan(path: str) -> dict[str, float]:
-    """The ratios in a plan file, such as `compress sensitivity --save` writes."""
+    """The ratios in a plan file, such as `compress sensitivity --save` and `compress plan --save` write."""
     try:
         return parse_plan(Path(path).read_text(encoding="utf8"))
     except OSError as error:
@@ -142,8 +144,19 @@ def _parse(text: str) -> tuple[str, str | None, str | None]:
     return (name, key, value) if colon else (name, None, None)
 
 
-def to_pruning(*, prune: float | None, prune_target: str | None, prune_plan: str | None, extra: tuple[str, ...]) -> PruneChannels:
-    """The one pass of `compress plan` and `compress sensitivity`."""
+def to_pruning(
+    *,
+    prune: float | None,
+    prune_target: str | None,
+    prune_plan: str | None,
+    extra: tuple[str, ...],
+    threads: int | None = None,
+) -> Step:
+    """The one pass of `compress plan` and `compress sensitivity`, checked, and with the options that were given.
+
+    Args:
+        threads: of the timed runtime, where the pass is not given its own.
+    """
     recipe = to_recipe(
         recipe=None,
         prune=prune,
@@ -159,7 +172,16 @@ def to_pruning(*, prune: float | None, prune_target: str | None, prune_plan: str
         raise UserError(f"only options of prune_channels can be given here, not {others[0]}")
     if not recipe.passes:
         raise UserError("say how much to prune: --prune RATIO, --prune-target COST=VALUE or --prune-plan FILE")
-    made = recipes.make_pass(*recipe.passes[0])
+    name, options = recipe.passes[0]
+    if threads is not None:
+        options = {"threads": threads, **options}
+    recipes.make_pass(name, options)
+    return name, options
+
+
+def make_pruning(step: Step, source: Source) -> PruneChannels:
+    """The pass, with the model's own defaults for what was not given, as in a run."""
+    made = Recipe(passes=(step,)).with_defaults(source.defaults).make_passes()[0]
     assert isinstance(made, PruneChannels)
     return made
 
@@ -175,34 +197,61 @@ def to_ratios(text: str) -> tuple[float, ...]:
     return ratios
 
 
-def model_and_task(
-    model: str,
-    weights: str | None,
+def task_of(
+    source: Source,
     data: str | None,
     limit_train: int | None = None,
     limit_eval: int | None = None,
     *,
     scored: bool = False,
-) -> tuple[nn.Module, Task]:
-    """The model of that name, and its task; without data, and where none are needed, a task of random inputs.
+) -> Task:
+    """The model's task; without data, and where none are needed, a task of random inputs.
 
     Args:
         scored: whether data are needed.
     """
-    source = zoo.load(model, weights)
     known = data is not None or source.data is not None or source.task is not None
     inputs = None if known or scored else example_inputs(source)
-    if inputs is not None:
-        return source.model, Task(inputs)
-    return source.model, zoo.load_task(source, data, limit_train, limit_eval)
+    return Task(inputs) if inputs is not None else zoo.load_task(source, data, limit_train, limit_eval)
 
 
-def write_plan(path: Path, found: Sensitivity) -> None:
-    """The suggested ratios as YAML, with what they are."""
-    head = (
-        f"# Largest ratio of each group whose drop alone is at most {100 * found.within:g} points, on {found.selected_on} data.\n"
-    )
+def write_suggestion(path: Path, found: Sensitivity) -> None:
+    """The suggested ratios as a plan, with what they are."""
+    what = f"Largest ratio of each group whose drop alone is at most {100 * found.within:g} points, on {found.selected_on} data."
+    _write_plan(path, what, found.suggested)
+
+
+def rows_writer(path: str | None) -> Callable[[Effect], None]:
+    """What writes each effect as a line of JSON at once, so that an interruption loses none; without a path, nothing."""
+    if path is None:
+        return lambda effect: None
+    file = Path(path)
     try:
-        write_atomically(path, (head + yaml.safe_dump(found.suggested, sort_keys=False)).encode())
+        file.write_text("", encoding="utf8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+    def write(effect: Effect) -> None:
+        with file.open("a", encoding="utf8") as lines:
+            lines.write(json.dumps(asdict(effect)) + "\n")
+
+    return write
+
+
+def write_plan(path: Path, found: PruningPlan, pruning: PruneChannels) -> None:
+    """The ratio of each group that is cut as a plan, and the options with which it cuts the same again."""
+    if not found.ratios:
+        raise UserError("nothing is cut, so there is no plan to save")
+    options = {"round_to": pruning.round_to, "criterion": pruning.criterion, "importance": pruning.importance}
+    defaults = PruneChannels()
+    others = [f" --pass prune_channels:{name}={value}" for name, value in options.items() if value != getattr(defaults, name)]
+    if pruning.exclude:
+        others.append(f" --pass prune_channels:exclude={','.join(pruning.exclude)}")
+    _write_plan(path, f"Repeat it with --prune-plan {path}{''.join(others)}", found.ratios)
+
+
+def _write_plan(path: Path, what: str, ratios: dict[str, float]) -> None:
+    try:
+        write_atomically(path, f"# {what}\n{yaml.safe_dump(ratios, sort_keys=False)}".encode())
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None

@@ -95,18 +95,37 @@ def run(
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Set an option of prune_channels; repeatable.")
 @click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
 @click.option("--data", metavar="DATA", help="Data set, where the criterion measures on data.")
+@click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice (default: 0).")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Threads of a timed runtime.")
+@click.option("--save", metavar="FILE", help="Write the ratio of each group as a plan for --prune-plan, which repeats it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def plan_(model: str, weights: str | None, data: str | None, seed: int | None, as_json: bool, debug: bool, **given: Any) -> None:
+def plan_(
+    model: str,
+    weights: str | None,
+    data: str | None,
+    limit_train: int | None,
+    seed: int | None,
+    save: str | None,
+    as_json: bool,
+    debug: bool,
+    **given: Any,
+) -> None:
     """Say what pruning MODEL would do: groups, widths, costs, what is protected and why. Touches nothing."""
     from cli import flags, show
+    from compress import zoo
     from compress.planning import plan
 
-    pruning = flags.to_pruning(**given)
+    step = flags.to_pruning(**given)
     with show.screen(quiet=False, as_json=as_json) as screen:
-        network, task = flags.model_and_task(model, weights, data)
-        screen.plan(plan(network, task, pruning, seed=seed or 0))
+        source = zoo.load(model, weights)
+        pruning = flags.make_pruning(step, source)
+        found = plan(source.model, flags.task_of(source, data, limit_train), pruning, seed=seed or 0)
+        screen.plan(found)
+        if save is not None:
+            flags.write_plan(Path(save), found, pruning)
+            screen.note(f"the ratios are in {save}; --prune-plan {save} cuts the same again")
 
 
 @cli.command("sensitivity")
@@ -117,6 +136,7 @@ def plan_(model: str, weights: str | None, data: str | None, seed: int | None, a
     "--within", type=float, default=1.0, show_default=True, metavar="POINTS", help="Drop that a suggested ratio may cost."
 )
 @click.option("--save", metavar="FILE", help="Write the suggested ratios as a plan for --prune-plan.")
+@click.option("--save-rows", metavar="FILE", help="Write each row as a line of JSON as soon as it is measured.")
 @click.option("--plot", metavar="FILE", help="Draw it, into a .png, .svg or .pdf file.")
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Set an option of prune_channels; repeatable.")
 @click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
@@ -134,6 +154,7 @@ def sensitivity_(
     int8: bool,
     within: float,
     save: str | None,
+    save_rows: str | None,
     plot: str | None,
     extra: tuple[str, ...],
     weights: str | None,
@@ -146,19 +167,30 @@ def sensitivity_(
 ) -> None:
     """Prune one group of MODEL at a time and measure: which layers can be cut, and what it brings."""
     from cli import flags, show
-    from compress import plots
+    from compress import plots, zoo
     from compress.sensitivity import sensitivity
 
     shares = flags.to_ratios(ratios)
     if plot is not None:
         plots.check_format(Path(plot))
-    pruning = flags.to_pruning(prune=0.5, prune_target=None, prune_plan=None, extra=extra)
+    step = flags.to_pruning(prune=0.5, prune_target=None, prune_plan=None, extra=extra)
+    on_effect = flags.rows_writer(save_rows)
     with show.screen(quiet=False, as_json=as_json) as screen:
-        network, task = flags.model_and_task(model, weights, data, limit_train, limit_eval, scored=True)
-        found = sensitivity(network, task, pruning, ratios=shares, int8=int8, within=within / 100, threads=threads)
+        source = zoo.load(model, weights)
+        task = flags.task_of(source, data, limit_train, limit_eval, scored=True)
+        found = sensitivity(
+            source.model,
+            task,
+            flags.make_pruning(step, source),
+            ratios=shares,
+            int8=int8,
+            within=within / 100,
+            threads=threads,
+            on_effect=on_effect,
+        )
         screen.sensitivity(found)
         if save is not None:
-            flags.write_plan(Path(save), found)
+            flags.write_suggestion(Path(save), found)
             screen.note(f"the suggested ratios are in {save}; use them with --prune-plan {save}")
         if plot is not None:
             plots.save(plots.sensitivity(found), Path(plot))

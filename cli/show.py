@@ -88,8 +88,8 @@ class Screen:
             self.console.print(f"{name}: {before:,} -> {after:,} ({share})", markup=False)
         self.console.print(f"protected: {100 * plan.protected_macs:.1f} % of the MACs are in layers of which nothing can be cut")
         for note in plan.notes:
-            if note.startswith("target"):
-                self.console.print(note, markup=False)
+            if not note.startswith("protected"):  # the table has these
+                self.note(note)
 
     def sensitivity(self, found: Sensitivity) -> None:
         """One line per change, with a bar for the drop."""
@@ -107,6 +107,8 @@ class Screen:
             self.console.print(
                 "protected: " + "; ".join(f"{name} ({why})" for name, why in found.protected.items()), markup=False
             )
+        for change, why in found.failed.items():
+            self.note(f"{change} failed: {why}")
         chosen = {name: round(ratio, 3) for name, ratio in found.suggested.items() if ratio}
         bound = f"at most {100 * found.within:g} points each"
         self.console.print(f"suggested ({bound}): {chosen or 'none'}", markup=False)

@@ -14,8 +14,9 @@ from compress.measure.cost import macs_by_layer
 from compress.passes.prune_channels import PruneChannels
 from compress.pipeline import check, seed_everything
 from compress.pruning.channels import Cut, changed_widths, widths
-from compress.pruning.groups import Group
+from compress.pruning.groups import Group, plan_names
 from compress.task import Task
+from compress.training import evaluating
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class GroupPlan:
     """One row: a group, and what happens to it.
 
     Attributes:
+        name: the layer that makes the channels; `layer#2` is the second group of that layer.
         units, kept: channels, or heads where `width` is more than 1.
         width: channels in a unit.
         layers: those whose outputs are cut.
@@ -47,6 +49,7 @@ class PruningPlan:
         widths: layer -> output channels before and after, where they change.
         params, macs, size_bytes: before and after; the size is that of the exported file.
         protected_macs: share of the MACs in layers of which nothing may be cut, neither inputs nor outputs.
+        ratios: of each group that is cut, as `PruneChannels(ratio=0, ratios=...)` and `--prune-plan` take them to do the same.
         notes: what the run itself would note.
     """
 
@@ -56,6 +59,7 @@ class PruningPlan:
     macs: tuple[int, int]
     size_bytes: tuple[int, int]
     protected_macs: float
+    ratios: dict[str, float]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,41 +76,49 @@ def plan(model: nn.Module, task: Task, pruning: PruneChannels | None = None, *, 
 
     Raises:
         UserError: the task lacks what the criterion needs, or the target cannot be reached.
-        PassError: the model's forward cannot be followed.
+        PassError: the model's forward cannot be followed, or nothing can be removed and `allow_noop` is off; as the run does.
     """
     pruning = pruning or PruneChannels()
     check([pruning], task)
     seed_everything(seed + 1)  # the first pass of a run has this seed
-    artifact = Artifact.start(model.eval(), task)
-    pruner = pruning.pruner(artifact)
-    cut, cuts = pruning.cut(pruner, artifact)
-    inputs = task.example_inputs
-    layers = macs_by_layer(model, inputs)
-    with tempfile.TemporaryDirectory() as scratch:
-        sizes = []
-        for network in (model, cut):
-            path = Path(scratch) / "model.onnx"
-            export_onnx(network, inputs, path, artifact.signature)
-            sizes.append(path.stat().st_size)
-    return PruningPlan(
-        groups=tuple(_rows(pruner.groups, cuts, layers)),
-        widths=changed_widths(widths(model), widths(cut)),
-        params=(count_parameters(model), count_parameters(cut)),
-        macs=(count_macs(model, inputs), count_macs(cut, inputs)),
-        size_bytes=(sizes[0], sizes[1]),
-        protected_macs=protected_macs(pruner.groups, layers),
-        notes=tuple(artifact.notes),
-    )
+    with evaluating(model):
+        artifact = Artifact.start(model, task)
+        pruner = pruning.pruner(artifact)
+        decision = pruning.decide(pruner, artifact)
+        cut, inputs = decision.model, artifact.task.example_inputs
+        layers = macs_by_layer(model, inputs)
+        return PruningPlan(
+            groups=tuple(_rows(pruner.groups, decision.cuts, layers)),
+            widths=changed_widths(widths(model), widths(cut)),
+            params=(count_parameters(model), count_parameters(cut)),
+            macs=(count_macs(model, inputs), count_macs(cut, inputs)),
+            size_bytes=(_size(model, artifact), _size(cut, artifact)),
+            protected_macs=protected_macs(pruner.groups, layers),
+            ratios=_ratios(pruner.groups, decision.cuts),
+            notes=decision.notes,
+        )
+
+
+def _size(network: nn.Module, artifact: Artifact) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(network, artifact.task.example_inputs, path, artifact.signature)
+        return path.stat().st_size
+
+
+def _ratios(groups: list[Group], cuts: list[Cut]) -> dict[str, float]:
+    names = plan_names(groups)
+    return {names[group.id]: len(units) / group.units for group, units in cuts}
 
 
 def _rows(groups: list[Group], cuts: list[Cut], layers: dict[str, int]) -> list[GroupPlan]:
-    gone = {id(group): len(units) for group, units in cuts}
+    gone = {group.id: len(units) for group, units in cuts}
     rows = []
     for group in groups:
         touched = {member.layer for member in group.members}
-        kept = group.units - gone.get(id(group), 0)
+        kept = group.units - gone.get(group.id, 0)
         macs = sum(layers.get(layer, 0) for layer in touched)
-        rows.append(GroupPlan(group.name, group.units, kept, group.width, tuple(group.layers), macs, group.fixed))
+        rows.append(GroupPlan(group.id, group.units, kept, group.width, tuple(group.layers), macs, group.fixed))
     return rows
 
 

@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from compress.artifact import Artifact
-from compress.errors import UserError
+from compress.errors import CompressError, UserError
 from compress.export import export_onnx
 from compress.measure import open_onnx, time_interleaved
 from compress.measure.environment import available_cores
@@ -22,9 +22,11 @@ from compress.pipeline import check, seed_everything, transformed
 from compress.progress import report
 from compress.pruning.channels import ChannelPruner
 from compress.pruning.cut import cut_copy
+from compress.pruning.groups import Group, plan_names
+from compress.pruning.oracle import complaint
 from compress.quant.ptq import prepare
 from compress.task import Predict, Task
-from compress.training import reestimate_batch_norm
+from compress.training import evaluating, reestimate_batch_norm
 
 RATIOS = (0.25, 0.5, 0.75)
 BATCHES_FOR_STATISTICS = 16
@@ -35,7 +37,7 @@ class Effect:
     """One change, alone.
 
     Attributes:
-        name: the group's, or the layer's.
+        name: the group's, or the layer's; `layer#2` is the second group of that layer.
         change: `prune 0.5` or `int8`.
         ratio: share of channels that went; None for int8.
         score: on the data that choose, after batch norm re-estimation where there are calibration data; None without data.
@@ -61,8 +63,10 @@ class Sensitivity:
     Attributes:
         selected_on: `validate`, `evaluate` where there are no validation data, or None.
         score, latency_ms, params: of the original.
-        suggested: group -> the largest tried ratio whose drop is within `within`; what `--prune-plan` takes.
-        protected: group -> reason.
+        suggested: group -> the largest tried ratio whose drop is within `within`; what `--prune-plan` takes. A group whose layer
+            has others is called by its address, such as `layer#1`.
+        protected: group -> reason; those too whose cut network does not compute what the original does without the channels.
+        failed: change, such as `layer int8` -> why it could not be made or exported.
     """
 
     selected_on: str | None
@@ -73,6 +77,7 @@ class Sensitivity:
     suggested: dict[str, float]
     protected: dict[str, str]
     within: float
+    failed: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `--json` prints it."""
@@ -90,45 +95,73 @@ def sensitivity(
     threads: int = 1,
     seed: int = 0,
     timing: dict[str, float] | None = None,
+    on_effect: Callable[[Effect], None] = lambda effect: None,
 ) -> Sensitivity:
     """Prune one group at a time, by each ratio; with `int8` also quantize one layer at a time.
 
     Args:
         model: is not changed.
-        pruning: criterion, round_to and exclude are taken from it.
+        pruning: criterion (or importance), seed, round_to and exclude are taken from it.
         ratios: of the channels of the one group.
         within: largest drop of the score, a fraction, that a suggested ratio may cost.
         threads: of the timed runtime.
         timing: limits of the timing loop.
+        on_effect: called with each effect as soon as it is measured.
 
     Raises:
-        UserError: the task lacks what is needed, or no group may be cut.
+        UserError: the task lacks what is needed, no group may be cut, or no change could be measured.
     """
-    pruning = pruning or PruneChannels()
+    pruning = replace(pruning or PruneChannels(), target=None, ranking="local", ratio=0.5, ratios={})
     check([pruning, *([Int8()] if int8 else [])], task)
     seed_everything(seed)
     judge, selected_on = _judge(task)
-    artifact = Artifact.start(model.eval(), task)
-    pruner = pruning.pruner(artifact)
-    with tempfile.TemporaryDirectory() as scratch:
+    with evaluating(model), tempfile.TemporaryDirectory() as scratch:
+        artifact = Artifact.start(model, task)
+        pruner = pruning.pruner(artifact)
+        work = [*_pruned(pruner, ratios), *(_quantized(model, artifact.task.example_inputs) if int8 else [])]
         gauge = _Gauge(artifact, Path(scratch), threads, judge, timing or {"min_seconds": 0.5})
-        effects = []
-        work = [*_pruned(pruner, ratios), *(_quantized(model, task.example_inputs) if int8 else [])]
-        for position, (name, change, ratio, build) in enumerate(work):
-            report("sensitivity", position, len(work), name)
-            effects.append(gauge.effect(name, change, ratio, build(artifact)))
-        report("sensitivity", len(work), len(work))
-        protected = {group.name: group.fixed for group in pruner.groups if group.fixed is not None}
+        protected = {group.id: group.fixed for group in pruner.groups if group.fixed is not None}
+        effects, failed = _measured(work, gauge, artifact, protected, on_effect)
+        names = plan_names(pruner.groups)
         return Sensitivity(
             selected_on=selected_on,
             score=gauge.score,
             latency_ms=gauge.latency_ms,
             params=gauge.params,
             effects=tuple(effects),
-            suggested=_suggest(effects, within),
+            suggested={names[group]: ratio for group, ratio in _suggest(effects, within).items()},
             protected=protected,
             within=within,
+            failed=failed,
         )
+
+
+def _measured(
+    work: Sequence["Work"],
+    gauge: "_Gauge",
+    artifact: Artifact,
+    protected: dict[str, str],
+    on_effect: Callable[[Effect], None],
+) -> tuple[list[Effect], dict[str, str]]:
+    """The effects, and the changes that failed. A group that cannot be cut joins `protected`; its larger cuts are not tried."""
+    effects: list[Effect] = []
+    failed: dict[str, str] = {}
+    for position, (name, change, ratio, build) in enumerate(work):
+        report("sensitivity", position, len(work), name)
+        if ratio is not None and name in protected:
+            continue
+        try:
+            effects.append(gauge.effect(name, change, ratio, build(artifact)))
+            on_effect(effects[-1])
+        except _Refused as refused:
+            protected[name] = str(refused)
+        except CompressError as error:  # an export, say: the other changes are still worth knowing
+            failed[f"{name} {change}"] = str(error).splitlines()[0]
+    report("sensitivity", len(work), len(work))
+    if not effects:
+        reasons = [f"{name} ({reason})" for name, reason in {**protected, **failed}.items()]
+        raise UserError(f"no change could be measured: {', '.join(reasons)}")
+    return effects, failed
 
 
 def _judge(task: Task) -> tuple[Callable[[Predict], float] | None, str | None]:
@@ -140,27 +173,29 @@ def _judge(task: Task) -> tuple[Callable[[Predict], float] | None, str | None]:
 Work = tuple[str, str, float | None, Callable[[Artifact], nn.Module]]
 
 
+class _Refused(Exception):
+    """The group cannot be cut; says why."""
+
+
 def _pruned(pruner: ChannelPruner, ratios: Sequence[float]) -> list[Work]:
+    cuts = [{group.id: (group, units) for group, units in pruner.cuts(ratio)} for ratio in sorted(ratios)]
     work: list[Work] = []
     for group in pruner.groups:
-        if group.fixed is not None:
-            continue
-        seen = set()
-        for ratio in ratios:
-            cuts = [(found, units) for found, units in pruner.cuts(ratio) if found.name == group.name and found is group]
-            if not cuts or cuts[0][1] in seen:
-                continue
-            seen.add(cuts[0][1])
-            gone = len(cuts[0][1]) / group.units
-            work.append((group.name, f"prune {gone:.2f}", gone, _cutter(pruner, cuts)))
+        # Several ratios may round to one cut.
+        for units in dict.fromkeys(found[group.id][1] for found in cuts if group.id in found):
+            gone = len(units) / group.units
+            work.append((group.id, f"prune {gone:.2f}", gone, _cutter(pruner, group, units)))
     if not work:
         raise UserError(f"no group can be cut at ratios {', '.join(map(str, ratios))} and round_to {pruner.settings.round_to}")
     return work
 
 
-def _cutter(pruner: ChannelPruner, cuts: list[Any]) -> Callable[[Artifact], nn.Module]:
+def _cutter(pruner: ChannelPruner, group: Group, units: tuple[int, ...]) -> Callable[[Artifact], nn.Module]:
     def build(artifact: Artifact) -> nn.Module:
-        cut = cut_copy(pruner.model, cuts)
+        cut = cut_copy(pruner.model, [(group, units)])
+        problem = complaint(pruner.model, cut, [(group, units)], pruner.inputs)
+        if problem is not None:
+            raise _Refused(problem)
         calibration = artifact.task.calibration
         if calibration is not None:
             reestimate_batch_norm(cut, islice(calibration(), BATCHES_FOR_STATISTICS))

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import compress
-from compress.errors import UserError
+from compress.errors import PassError, UserError
 from compress.measure import count_macs, count_parameters
 from compress.measure.cost import macs_by_layer
 from compress.passes.prune_channels import PruneChannels
@@ -13,6 +14,12 @@ from compress.planning import parse_plan, plan
 from compress.pruning.channels import widths
 from compress.testing import tiny_model, tiny_task
 from compress.testing.architectures import build
+
+
+@pytest.fixture
+def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export takes seconds."""
+    monkeypatch.setattr("compress.planning._size", lambda network, artifact: 0)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +44,85 @@ def test_the_plan_is_what_the_run_does(pruning: PruneChannels) -> None:
     after = widths(done.model)
     assert planned.widths == {name: (old, after[name]) for name, old in widths(model).items() if after[name] != old}
     assert planned.widths
+    assert planned.notes == tuple(stages[1]["notes"])
+    assert "protected: head (an output of the model)" in planned.notes
+
+
+def test_a_plan_of_nothing_is_refused_as_the_run_is() -> None:
+    for options in ({"round_to": 16}, {"target": "params=1M"}):
+        with pytest.raises(PassError) as planned:
+            plan(tiny_model(), tiny_task(), PruneChannels(**options))
+        with pytest.raises(PassError) as ran:
+            compress.apply(PruneChannels(**options), tiny_model(), tiny_task())
+        assert str(planned.value) == str(ran.value)
+    accepted = plan(tiny_model(), tiny_task(), PruneChannels(round_to=16, allow_noop=True))
+    assert (accepted.widths, accepted.ratios) == ({}, {})
+
+
+def test_each_module_stays_in_the_mode_that_it_had(no_files: None) -> None:
+    model = tiny_model().train()
+    model.stem_bn.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    plan(model, tiny_task())
+    assert {name: module.training for name, module in model.named_modules()} == before
+
+
+@pytest.mark.parametrize("name", ["ResNet", "ViT", "BERT", "fused qkv (as in timm)"])
+@pytest.mark.parametrize("size", [1, 8])
+def test_the_ratios_of_a_plan_cut_the_same_to_the_parameter(name: str, size: int, no_files: None) -> None:
+    model, inputs = build(name)
+    wanted = plan(model, compress.Task(inputs), PruneChannels(target="macs=0.7", round_to=size))
+    ratios = parse_plan(yaml.safe_dump(wanted.ratios))
+    again = plan(model, compress.Task(inputs), PruneChannels(ratio=0.0, ratios=ratios, round_to=size))
+    assert (again.params, again.macs, again.widths, again.ratios) == (wanted.params, wanted.macs, wanted.widths, wanted.ratios)
+    assert again.params[1] < again.params[0]
+
+
+class Parts(nn.Module):
+    """Each half of `a` is tied to a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.d = nn.Conv2d(3, 32, 1), nn.Conv2d(3, 16, 1), nn.Conv2d(3, 16, 1)
+        self.c, self.e = nn.Conv2d(32, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x) + torch.cat([self.b(x), self.d(x)], 1)
+        return self.e(self.c(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "kept"),
+    [
+        ({"a": 0.25}, (12, 12)),
+        ({"a#1": 0.25}, (12, 16)),
+        ({"a#2": 0.25}, (16, 12)),
+        ({"a": 0.5, "a#2": 0.25}, (8, 12)),
+        ({"a#2": 0.25, "a": 0.5}, (8, 8)),
+        ({"*": 0.0, "a#1": 0.75}, (4, 16)),
+    ],
+)
+def test_an_address_means_one_group_and_a_name_all_of_that_layer(
+    ratios: dict[str, float], kept: tuple[int, int], no_files: None
+) -> None:
+    task = compress.Task((torch.randn(2, 3, 8, 8),))
+    planned = plan(Parts().eval(), task, PruneChannels(ratio=0.0, ratios=ratios, round_to=1))
+    rows = {row.name: row for row in planned.groups}
+    assert (rows["a"].kept, rows["a#2"].kept) == kept
+    assert set(planned.ratios) <= {"a#1", "a#2"}
+    again = plan(Parts().eval(), task, PruneChannels(ratio=0.0, ratios=planned.ratios, round_to=1))
+    assert again.groups == planned.groups
+
+
+def test_an_address_that_means_nothing_is_told() -> None:
+    task = compress.Task((torch.randn(2, 3, 8, 8),))
+    for pattern, message in (
+        ("a#3", "prune_channels: ratios: no group is called 'a#3'; of that layer there is a#1, a#2"),
+        ("*#1", "prune_channels: ratios: no group is called '*#1'; of that layer there is none"),
+    ):
+        with pytest.raises(UserError) as error:
+            plan(Parts().eval(), task, PruneChannels(ratios={pattern: 0.5}))
+        assert str(error.value) == message
 
 
 def test_rows_say_what_is_protected_and_what_it_weighs() -> None:

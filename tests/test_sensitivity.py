@@ -1,17 +1,33 @@
 """One change at a time: what it costs in accuracy, what it brings, and the plan that follows from it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import compress
-from compress.errors import UserError
+from compress.artifact import Artifact
+from compress.errors import CompressError, UserError
 from compress.passes.prune_channels import PruneChannels
-from compress.sensitivity import Effect, _suggest, sensitivity
+from compress.sensitivity import Effect, _Gauge, _suggest, sensitivity
 from compress.task import Predict, Task
 from compress.testing import tiny_model, tiny_task
+from compress.testing.architectures import build
 
 QUICK = {"min_runs": 3, "min_seconds": 0.01}
+
+
+@pytest.fixture
+def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports take seconds: in their place the models are run, and nothing is timed."""
+
+    def write(self: _Gauge, model: nn.Module, path: Path) -> None:
+        model(*self._artifact.task.example_inputs)
+
+    monkeypatch.setattr(_Gauge, "_write", write)
+    monkeypatch.setattr(_Gauge, "_scored", lambda self, path: None if self._judge is None else 0.5)
+    monkeypatch.setattr(_Gauge, "_times", lambda self, path: (1.0, 1.0))
 
 
 class Two(nn.Module):
@@ -86,6 +102,96 @@ def test_suggestions() -> None:
     assert _suggest(effects, 0.01) == {"a": 0.5, "b": 0.0}
 
 
+def test_suggestions_are_of_single_groups() -> None:
+    effects = [Effect("a", "", 0.75, 0.9, 0.0, 1.0, 0.0, 1), Effect("a#2", "", 0.25, 0.4, 0.5, 1.0, 0.0, 1)]
+    assert _suggest(effects, 0.01) == {"a": 0.75, "a#2": 0.0}
+
+
+class Parts(nn.Module):
+    """The halves of `a` are tied to layers of their own: two groups of one name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.d = nn.Conv2d(3, 32, 1), nn.Conv2d(3, 16, 1), nn.Conv2d(3, 16, 1)
+        self.e = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.e((self.a(x) + torch.cat([self.b(x), self.d(x)], 1)).mean((2, 3)))
+
+
+def test_two_groups_of_one_layer_are_two_rows_and_two_ratios(no_files: None) -> None:
+    task = Task((torch.randn(2, 3, 4, 4),), validate=lambda predict: 0.5)
+    found = sensitivity(Parts().eval(), task, ratios=(0.5,))
+    assert [effect.name for effect in found.effects] == ["a", "a#2"]
+    assert found.suggested == {"a#1": 0.5, "a#2": 0.5}
+    cut = compress.apply(PruneChannels(ratio=0.0, ratios={"a#2": 0.5}), Parts().eval(), task)
+    assert (cut.a.out_channels, cut.b.out_channels, cut.d.out_channels) == (24, 16, 8)
+
+
+def test_only_what_scores_channels_is_taken_from_the_pass(no_files: None) -> None:
+    given = PruneChannels(ranking="global", ratios={"stem": 0.1}, target="macs=0.5", floor=0.9, round_to=4)
+    found = sensitivity(tiny_model(), Task(tiny_task().example_inputs), given, ratios=(0.25, 0.5))
+    assert [effect.ratio for effect in found.effects] == [0.25, 0.5]
+
+
+class Stubborn(nn.Module):
+    """Breaks when `a` has fewer than 12 channels, of which its operators show nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        if x.shape[1] < 12:
+            raise RuntimeError("where are my channels?")
+        return self.c(self.b(x).mean((2, 3)))
+
+
+def test_a_group_that_cannot_be_cut_is_protected_and_the_others_are_measured(no_files: None) -> None:
+    task = Task((torch.randn(2, 3, 4, 4),))
+    rows: list[Effect] = []
+    pruning = PruneChannels(round_to=4)
+    found = sensitivity(Stubborn().eval(), task, pruning, ratios=(0.75, 0.25, 0.5), on_effect=rows.append)
+    assert [(row.name, row.ratio) for row in found.effects] == [("a", 0.25), ("b", 0.25), ("b", 0.5), ("b", 0.75)]
+    assert found.protected == {
+        "a": "cutting it breaks the forward at 'a' (where are my channels?)",
+        "c": "an output of the model",
+    }
+    assert tuple(rows) == found.effects
+
+
+def test_a_change_that_cannot_be_exported_is_told_and_the_others_are_measured(
+    no_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(self: _Gauge, model: nn.Module, path: Path) -> None:
+        if model.b.out_channels == 8:
+            raise CompressError("torch.onnx.export failed on Stubborn: no\nand more")
+
+    monkeypatch.setattr(_Gauge, "_write", write)
+    task, pruning = Task((torch.randn(2, 3, 4, 4),)), PruneChannels(exclude=("a",), round_to=4)
+    found = sensitivity(Stubborn().eval(), task, pruning, ratios=(0.25, 0.5, 0.75))
+    assert [(row.name, row.ratio) for row in found.effects] == [("b", 0.25), ("b", 0.75)]
+    assert found.failed == {"b prune 0.50": "torch.onnx.export failed on Stubborn: no"}
+    with pytest.raises(UserError) as error:
+        sensitivity(Stubborn().eval(), task, pruning, ratios=(0.5,))
+    assert str(error.value) == (
+        "no change could be measured: a (excluded by 'a'), c (an output of the model), "
+        "b prune 0.50 (torch.onnx.export failed on Stubborn: no)"
+    )
+
+
+def test_on_segformer_every_change_is_either_measured_or_explained(no_files: None) -> None:
+    model, inputs = build("SegFormer")
+    pruner = PruneChannels().pruner(Artifact.start(model, Task(inputs)))
+    free = {group.id for group in pruner.groups if group.fixed is None}
+    found = sensitivity(model, Task(inputs), ratios=(0.5,))
+    measured = {effect.name for effect in found.effects}
+    assert measured | (set(found.protected) & free) == free
+    assert measured
+    assert found.failed == {}
+
+
 def test_nothing_to_cut() -> None:
     with pytest.raises(UserError) as error:
         sensitivity(tiny_model(), tiny_task(), PruneChannels(round_to=16), ratios=(0.25, 0.5), timing=QUICK)
@@ -97,6 +203,14 @@ def test_the_model_is_left_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     sensitivity(model, tiny_task(), ratios=(0.5,), timing=QUICK)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_each_module_stays_in_the_mode_that_it_had(no_files: None) -> None:
+    model = tiny_model().train()
+    model.stem_bn.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    sensitivity(model, Task(tiny_task().example_inputs), ratios=(0.5,))
+    assert {name: module.training for name, module in model.named_modules()} == before
 
 
 def test_a_plan_of_the_suggestions_cuts_these_groups() -> None:

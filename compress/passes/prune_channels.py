@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -19,6 +20,17 @@ from compress.pruning.importances import looks_at_gradients
 if TYPE_CHECKING:
     from torch_pruning.importance import Importance
 
+ADDRESS = re.compile(r"#[1-9][0-9]*$")  # the end of a pattern that means one group of a layer
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What `prune_channels` does to a model: the cut copy, the units that went, and what a person should know."""
+
+    model: nn.Module
+    cuts: list[Cut]
+    notes: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class PruneChannels:
@@ -34,7 +46,8 @@ class PruneChannels:
     Args:
         ratio: share of the channels of each group, in [0, 1); parameters and MACs fall by about 1 - (1 - ratio)^2.
         target: instead of the ratio, what the network may cost: macs, params, size or latency as a fraction of the original
-            (macs=0.5) or absolute (latency=3ms, size=5MB, params=1.2M).
+            (macs=0.5) or absolute (latency=3ms, size=5MB, params=1.2M). Groups are rounded at different places, to come near
+            it, so that the ratio found does not repeat the network; the ratios that `compress plan --save` writes do.
         criterion: which channels matter: l2, l1, fpgm, bn_scale, lamp, taylor, obd, activation, apoz, elastic_net, nuclear,
             random, or one that was registered (see `compress.pruning.criteria`); taylor and obd need training data, activation
             and apoz calibration data.
@@ -42,7 +55,8 @@ class PruneChannels:
         ranking: within each group, over all groups, or over groups of one kind.
         round_to: widths that are left are multiples of this, at least 1; 8 suits the kernels of common processors.
         floor: least share of a group that stays under a ranking over several groups, in [0, 1]; one unit stays in any case.
-        ratios: shell pattern of layer names to ratio, instead of `ratio`; the last that matches counts.
+        ratios: shell pattern of layer names to ratio, instead of `ratio`; the last that matches counts. Of a layer that makes
+            several groups `layer#1`, `layer#2`, ... mean one, as `compress plan` numbers them.
         exclude: shell patterns of layer names to leave alone, such as `layer4.*`.
         threads: of the runtime that a latency target is measured on.
         seed: of the random criterion.
@@ -101,16 +115,9 @@ class PruneChannels:
         return known[self.importance]()
 
     def apply(self, artifact: Artifact) -> nn.Module:
-        pruner = self.pruner(artifact)
-        model, _ = self.cut(pruner, artifact)
-        changed = changed_widths(widths(artifact.model), widths(model))
-        if not changed and not self.allow_noop:
-            raise PassError(self._nothing(pruner))
-        if changed:
-            listed = ", ".join(f"{name} {before}->{after}" for name, (before, after) in changed.items())
-            artifact.notes.append(f"{len(changed)} layers narrowed: {listed}")
-        artifact.notes.extend(f"protected: {', '.join(names)} ({reason})" for reason, names in protected(pruner).items())
-        return model
+        decision = self.decide(self.pruner(artifact), artifact)
+        artifact.notes.extend(decision.notes)
+        return decision.model
 
     def pruner(self, artifact: Artifact) -> ChannelPruner:
         """Groups and scores of the artefact's model.
@@ -127,7 +134,9 @@ class PruneChannels:
         task = artifact.task
         batches = task.train if self._on_gradients() else task.calibration
         try:
-            return ChannelPruner(artifact.model, task.example_inputs, settings, batches, seed=self.seed)
+            pruner = ChannelPruner(artifact.model, task.example_inputs, settings, batches, seed=self.seed)
+            self._check_addresses(pruner)
+            return pruner
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
         except Exception as error:  # the model's forward can raise anything
@@ -139,27 +148,48 @@ class PruneChannels:
         names = [name for name, _ in model.named_modules()] + [name for name, _ in model.named_parameters()]
         for option, patterns in (("exclude", self.exclude), ("ratios", tuple(self.ratios))):
             for pattern in patterns:
-                if not fnmatch.filter(names, pattern):
+                if not fnmatch.filter(names, pattern if option == "exclude" else ADDRESS.sub("", pattern)):
                     near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.6)
                     hint = f" Did you mean '{near[0]}'?" if near else ""
                     raise UserError(f"{self.name}: {option}: no layer is called '{pattern}'.{hint}")
 
-    def cut(self, pruner: ChannelPruner, artifact: Artifact) -> tuple[nn.Module, list[Cut]]:
-        """The verified network; under a target the ratio is sought again when verifying protected a group."""
-        artifact.notes.extend(pruner.notes)
-        if self.target is None:
-            return pruner.verified(self.ratio)
-        budget = budgets.parse(self.target)
-        while True:
-            protected_before = sum(group.fixed is not None for group in pruner.groups)
+    def _check_addresses(self, pruner: ChannelPruner) -> None:
+        known = [group.address for group in pruner.groups]
+        for pattern in self.ratios:
+            if ADDRESS.search(pattern) and pattern not in known:
+                near = ", ".join(address for address in known if address.startswith(ADDRESS.sub("#", pattern)))
+                raise UserError(f"ratios: no group is called '{pattern}'; of that layer there is {near or 'none'}")
+
+    def decide(self, pruner: ChannelPruner, artifact: Artifact) -> Decision:
+        """What the pass does, and says, with these groups.
+
+        Raises:
+            UserError: the target cannot be reached.
+            PassError: nothing can be removed, and `allow_noop` is off.
+        """
+        ratio, notes = self.ratio, [*pruner.notes]
+        if self.target is not None:
+            budget = budgets.parse(self.target)
             inputs = artifact.task.example_inputs
             answer = budgets.ratio_for(budget, pruner, artifact.reference, inputs, threads=self.threads)
-            model, cuts = pruner.verified(answer.ratio)
-            if sum(group.fixed is not None for group in pruner.groups) == protected_before:
-                break
-        met = f"{budget.show(answer.cost)} of {budget.show(answer.baseline)}"
-        artifact.notes.append(f"target {self.target}: {met} ({answer.cost / answer.baseline:.3f}), ratio {answer.ratio:.3f}")
-        return model, cuts
+            ratio = answer.ratio
+            notes.append(self._met(budget, answer))
+        model, cuts = pruner.verified(ratio)
+        if not cuts and not self.allow_noop:
+            raise PassError(self._nothing(pruner))
+        changed = changed_widths(widths(artifact.model), widths(model))
+        if changed:
+            listed = ", ".join(f"{name} {before}->{after}" for name, (before, after) in changed.items())
+            notes.append(f"{len(changed)} layers narrowed: {listed}")
+        notes.extend(f"protected: {', '.join(names)} ({reason})" for reason, names in protected(pruner).items())
+        return Decision(model, cuts, tuple(notes))
+
+    def _met(self, budget: budgets.Budget, answer: budgets.Answer) -> str:
+        spread = f" +- {budget.show(answer.spread)}" if answer.spread else ""
+        met = f"{budget.show(answer.cost)}{spread} of {budget.show(answer.baseline)} ({answer.cost / answer.baseline:.3f})"
+        trials = "" if answer.gave_up_after is None else f", not nearer after {answer.gave_up_after} networks"
+        # Another rounding than without a target, so the ratio alone does not give this network again.
+        return f"target {self.target}: {met}{trials}; ratio {answer.ratio:.3f}, rounded group by group"
 
     def _nothing(self, pruner: ChannelPruner) -> str:
         start = f"{self.name} could remove nothing at ratio {self.ratio:g}"

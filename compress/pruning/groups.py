@@ -46,12 +46,24 @@ class Group:
         units: how many there are.
         members: where they sit.
         fixed: why none of them may go; None where they may.
+        number: 1, 2, ... among the groups of this name: a layer may make several, such as a fused query-key-value layer.
     """
 
     name: str
     units: int
     members: tuple[Member, ...] = field(repr=False)
     fixed: str | None = None
+    number: int = 1
+
+    @property
+    def address(self) -> str:
+        """A pattern that means this group and no other, such as `layer#2`."""
+        return f"{self.name}#{self.number}"
+
+    @property
+    def id(self) -> str:
+        """The name; of a second group of that name the address."""
+        return self.name if self.number == 1 else self.address
 
     @property
     def width(self) -> int:
@@ -63,6 +75,16 @@ class Group:
     def layers(self) -> list[str]:
         """The layers whose outputs are cut."""
         return list(dict.fromkeys(m.layer for m in self.members if not m.reads))
+
+
+def plan_names(groups: Sequence[Group]) -> dict[str, str]:
+    """For each group's id a pattern that means it alone: its name, or its address where the name means others too."""
+
+    def meant(name: str) -> int:
+        """How many groups have this layer, or one inside it."""
+        return sum(any(f"{layer}.".startswith(f"{name}.") for layer in (group.name, *group.layers)) for group in groups)
+
+    return {group.id: group.name if meant(group.name) == 1 else group.address for group in groups}
 
 
 def find_groups(model: nn.Module, example_inputs: tuple[Tensor, ...], exclude: Sequence[str] = ()) -> list[Group]:
@@ -105,7 +127,7 @@ def _grouped(traced: Trace, weights: set[str]) -> list[Group]:
         fixed = traced.units.reason(root)
         signature = (fixed, *(number for number, _ in where)) if fixed else tuple(where)
         alike[signature].append(root)
-    groups = []
+    groups: list[Group] = []
     for roots_of_group in alike.values():
         where = touched[roots_of_group[0]]
         makers = [keys[n][0] for n, _ in where if keys[n][0] in weights and keys[n][1] not in traced.parameters[keys[n][0]].reads]
@@ -120,5 +142,7 @@ def _grouped(traced: Trace, weights: set[str]) -> list[Group]:
             starts = np.searchsorted(ordered, np.array(roots_of_group))
             places = positions[starts[:, None] + np.arange(count)].reshape(len(roots_of_group), -1)
             members.append(Member(name, dim, places, dim in traced.parameters[name].reads))
-        groups.append(Group(makers[0].rpartition(".")[0] or makers[0], len(roots_of_group), tuple(members), reason))
+        name = makers[0].rpartition(".")[0] or makers[0]
+        number = 1 + sum(group.name == name for group in groups)
+        groups.append(Group(name, len(roots_of_group), tuple(members), reason, number))
     return groups

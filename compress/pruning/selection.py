@@ -80,7 +80,7 @@ def _spread(number: int) -> float:
 def _own_ratio(group: Group, ratio: float, ratios: Mapping[str, float]) -> float | None:
     found = None
     for pattern, own in ratios.items():
-        if any(fnmatchcase(layer, pattern) for layer in (group.name, *group.layers)):
+        if pattern == group.address or any(fnmatchcase(layer, pattern) for layer in (group.name, *group.layers)):
             found = own
     return found
 

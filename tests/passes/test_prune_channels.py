@@ -162,9 +162,9 @@ def test_a_target_is_met_and_noted(start: Artifact) -> None:
     found, notes = pruned(start, target="macs=0.5", round_to=1)
     # With n channels on 256 pixels: 256 (27 n + 9 n^2) and 4 n; 354860 with 11 of them, and 299560 with 10.
     assert found == {"stem": 10, "body": 10, "head": 4}
-    ratio = notes[0].rpartition(" ")[2]
+    ratio = notes[0].partition("; ratio ")[2].partition(",")[0]
     assert notes == [
-        f"target macs=0.5: 0.2996 MMACs of 0.7005 MMACs (0.428), ratio {ratio}",
+        f"target macs=0.5: 0.2996 MMACs of 0.7005 MMACs (0.428); ratio {ratio}, rounded group by group",
         "2 layers narrowed: stem 16->10, body 16->10",
         "protected: head (an output of the model)",
     ]
