@@ -84,6 +84,9 @@ class Screen:
         table.columns[-1].justify = "left"
         self.console.print(table)
         for name, (before, after) in (("params", plan.params), ("MACs", plan.macs), ("bytes", plan.size_bytes)):
+            if before is None or after is None:
+                self.console.print(f"{name}: unknown, the model cannot be exported to ONNX")
+                continue
             share = f"{after / before:.3f}" if before else "-"
             self.console.print(f"{name}: {before:,} -> {after:,} ({share})", markup=False)
         self.console.print(f"protected: {100 * plan.protected_macs:.1f} % of the MACs are in layers of which nothing can be cut")

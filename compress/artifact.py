@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from compress.export import Signature, captured_inputs, signature
+from compress.export import CaptureError, Signature, captured_inputs, signature
+from compress.intake import own_copy
 from compress.task import Task
 
 
@@ -52,7 +53,8 @@ class Artifact:
         model: a copy that the pass may change at will.
         task: the same from first pass to last.
         reference: the untouched original: teacher and yardstick. Not to be changed.
-        signature: names and dynamic axes of the inputs.
+        captured: names and dynamic axes of the inputs; or why the forward cannot be captured, which is raised once somebody
+            asks for the signature. Passes that need no graph work without.
         last_float: the latest model without quantizers; what half precision is made of.
         history: the stages so far.
         notes: a pass may append what a person should know (layers it protected, a range it chose).
@@ -61,15 +63,36 @@ class Artifact:
     model: nn.Module
     task: Task
     reference: nn.Module
-    signature: Signature
+    captured: Signature | CaptureError
     last_float: nn.Module
     history: tuple[Record, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     @classmethod
     def start(cls, model: nn.Module, task: Task) -> "Artifact":
-        """The artefact before the first pass. Raises UserError where the model cannot run on the example inputs."""
-        found = signature(model, task.example_inputs)
-        if not found.axes[0]:  # a graph with a fixed batch is captured, checked and timed with the same inputs
-            task = replace(task, example_inputs=captured_inputs(model, task.example_inputs, found))
+        """The artefact before the first pass, of a copy of `model` on the CPU.
+
+        Raises:
+            UserError: the model cannot be copied, or does not run on the example inputs.
+        """
+        model = own_copy(model)
+        task = replace(task, example_inputs=tuple(x.cpu() for x in task.example_inputs))
+        found: Signature | CaptureError
+        try:
+            found = signature(model, task.example_inputs)
+            if not found.axes[0]:  # a graph with a fixed batch is captured, checked and timed with the same inputs
+                task = replace(task, example_inputs=captured_inputs(model, task.example_inputs, found))
+        except CaptureError as error:
+            found = error
         return cls(model, task, model, found, model)
+
+    @property
+    def signature(self) -> Signature:
+        """Names and dynamic axes of the inputs.
+
+        Raises:
+            CaptureError: the forward cannot be captured, so that it cannot be exported or quantized.
+        """
+        if isinstance(self.captured, CaptureError):
+            raise self.captured
+        return self.captured

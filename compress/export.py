@@ -21,6 +21,10 @@ OPSET = 20
 IMAGE_AXES = {0: "batch", 2: "height", 3: "width"}
 
 
+class CaptureError(UserError):
+    """`torch.export` cannot follow the model's forward, so that there is no ONNX file of it."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """How a model looks from outside, in torch and in its ONNX file.
@@ -57,14 +61,10 @@ def signature(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Signature
     pools to a fixed grid, leaves only the batch free.
 
     Raises:
-        UserError: the model's forward fails on the example inputs, or cannot be captured even with fixed shapes.
+        UserError: the model's forward fails on the example inputs.
+        CaptureError: it cannot be captured, even with fixed shapes.
     """
-    try:
-        with torch.no_grad():
-            outputs = tensors(model.eval()(*example_inputs))
-    except Exception as error:  # a user's forward can raise anything
-        shapes = ", ".join(str(tuple(x.shape)) for x in example_inputs)
-        raise UserError(f"the model's forward fails on the example inputs of shape {shapes}: {_first_line(error)}") from error
+    outputs = run_forward(model, example_inputs)
     names = input_names(model, len(example_inputs))
     batched = batch_of_two(example_inputs)
     full = tuple(IMAGE_AXES if x.ndim == 4 else {0: "batch"} for x in batched)
@@ -82,7 +82,24 @@ def signature(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Signature
         except Exception as error:  # torch.export raises many kinds
             failure = error
     assert failure is not None
-    raise UserError(f"{type(model).__name__} cannot be captured by torch.export: {_first_line(failure)}") from failure
+    raise CaptureError(f"{type(model).__name__} cannot be captured by torch.export: {_first_line(failure)}") from failure
+
+
+def run_forward(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The outputs on the example inputs, by name.
+
+    Raises:
+        UserError: an input has no axis for the batch, or the forward fails.
+    """
+    for number, x in enumerate(example_inputs, 1):
+        if x.ndim == 0:
+            raise UserError(f"example input {number} is a single number; the first axis of every input is the batch")
+    try:
+        with torch.no_grad():
+            return tensors(model.eval()(*example_inputs))
+    except Exception as error:  # a user's forward can raise anything
+        shapes = ", ".join(str(tuple(x.shape)) for x in example_inputs)
+        raise UserError(f"the model's forward fails on the example inputs of shape {shapes}: {_first_line(error)}") from error
 
 
 def _takes_other_sizes(model: nn.Module, graph: torch.fx.Graph, example_inputs: tuple[Tensor, ...]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from compress.artifact import Artifact
+from compress.errors import CompressError
 from compress.export import export_onnx
 from compress.measure import count_macs, count_parameters
 from compress.measure.cost import macs_by_layer
@@ -16,7 +17,6 @@ from compress.pipeline import check, seed_everything
 from compress.pruning.channels import Cut, changed_widths, widths
 from compress.pruning.groups import Group, plan_names
 from compress.task import Task
-from compress.training import evaluating
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class PruningPlan:
 
     Attributes:
         widths: layer -> output channels before and after, where they change.
-        params, macs, size_bytes: before and after; the size is that of the exported file.
+        params, macs, size_bytes: before and after; the size is that of the exported file, None where the model
+            cannot be exported.
         protected_macs: share of the MACs in layers of which nothing may be cut, neither inputs nor outputs.
         ratios: of each group that is cut, as `PruneChannels(ratio=0, ratios=...)` and `--prune-plan` take them to do the same.
         notes: what the run itself would note.
@@ -57,7 +58,7 @@ class PruningPlan:
     widths: dict[str, tuple[int, int]]
     params: tuple[int, int]
     macs: tuple[int, int]
-    size_bytes: tuple[int, int]
+    size_bytes: tuple[int | None, int | None]
     protected_macs: float
     ratios: dict[str, float]
     notes: tuple[str, ...]
@@ -81,28 +82,32 @@ def plan(model: nn.Module, task: Task, pruning: PruneChannels | None = None, *, 
     pruning = pruning or PruneChannels()
     check([pruning], task)
     seed_everything(seed + 1)  # the first pass of a run has this seed
-    with evaluating(model):
-        artifact = Artifact.start(model, task)
-        pruner = pruning.pruner(artifact)
-        decision = pruning.decide(pruner, artifact)
-        cut, inputs = decision.model, artifact.task.example_inputs
-        layers = macs_by_layer(model, inputs)
-        return PruningPlan(
-            groups=tuple(_rows(pruner.groups, decision.cuts, layers)),
-            widths=changed_widths(widths(model), widths(cut)),
-            params=(count_parameters(model), count_parameters(cut)),
-            macs=(count_macs(model, inputs), count_macs(cut, inputs)),
-            size_bytes=(_size(model, artifact), _size(cut, artifact)),
-            protected_macs=protected_macs(pruner.groups, layers),
-            ratios=_ratios(pruner.groups, decision.cuts),
-            notes=decision.notes,
-        )
+    artifact = Artifact.start(model, task)
+    model, inputs = artifact.model, artifact.task.example_inputs
+    pruner = pruning.pruner(artifact)
+    decision = pruning.decide(pruner, artifact)
+    cut = decision.model
+    layers = macs_by_layer(model, inputs)
+    return PruningPlan(
+        groups=tuple(_rows(pruner.groups, decision.cuts, layers)),
+        widths=changed_widths(widths(model), widths(cut)),
+        params=(count_parameters(model), count_parameters(cut)),
+        macs=(count_macs(model, inputs), count_macs(cut, inputs)),
+        size_bytes=(_size(model, artifact), _size(cut, artifact)),
+        protected_macs=protected_macs(pruner.groups, layers),
+        ratios=_ratios(pruner.groups, decision.cuts),
+        notes=decision.notes,
+    )
 
 
-def _size(network: nn.Module, artifact: Artifact) -> int:
+def _size(network: nn.Module, artifact: Artifact) -> int | None:
+    """Bytes of the ONNX file; None where there is none, which pruning itself does not need."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(network, artifact.task.example_inputs, path, artifact.signature)
+        try:
+            export_onnx(network, artifact.task.example_inputs, path, artifact.signature)
+        except CompressError:
+            return None
         return path.stat().st_size
 
 

@@ -156,7 +156,7 @@ def _work(
     options: Options,
 ) -> Run:
     folder.write_recipe(plain)
-    artifact = Artifact.start(source.model.cpu().eval(), task)
+    artifact = Artifact.start(source.model, task)
     plan = Plan(
         folder=folder.stages,
         meter=Meter(options.threads, options.timing or {}),

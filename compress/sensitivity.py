@@ -26,7 +26,7 @@ from compress.pruning.groups import Group, plan_names
 from compress.pruning.oracle import complaint
 from compress.quant.ptq import prepare
 from compress.task import Predict, Task
-from compress.training import evaluating, reestimate_batch_norm
+from compress.training import reestimate_batch_norm
 
 RATIOS = (0.25, 0.5, 0.75)
 BATCHES_FOR_STATISTICS = 16
@@ -115,8 +115,9 @@ def sensitivity(
     check([pruning, *([Int8()] if int8 else [])], task)
     seed_everything(seed)
     judge, selected_on = _judge(task)
-    with evaluating(model), tempfile.TemporaryDirectory() as scratch:
-        artifact = Artifact.start(model, task)
+    artifact = Artifact.start(model, task)
+    model = artifact.model
+    with tempfile.TemporaryDirectory() as scratch:
         pruner = pruning.pruner(artifact)
         work = [*_pruned(pruner, ratios), *(_quantized(model, artifact.task.example_inputs) if int8 else [])]
         gauge = _Gauge(artifact, Path(scratch), threads, judge, timing or {"min_seconds": 0.5})

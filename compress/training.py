@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -122,17 +121,6 @@ def fit(
     model.eval()
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     return FitResult(tuple(means), steps, samples, time.perf_counter() - start, precision)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode; afterwards each module is in the mode that it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.eval()
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def channels_last_(model: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
     "errors progress outputs losses models quiet layers",
-    "files measure quant pruning sparsity clustering low_rank onnx_rewrites",
+    "intake files measure quant pruning sparsity clustering low_rank onnx_rewrites",
     "export store",
     "budgets task training",
     "data parity",

@@ -14,6 +14,7 @@ from compress.artifact import Artifact
 from compress.errors import PassError, UserError, did_you_mean
 from compress.passes.base import check_range
 from compress.pruning.channels import ChannelPruner, Cut, Settings, changed_widths, widths
+from compress.pruning.configs import fit_config_
 from compress.pruning.criteria import CRITERIA
 from compress.pruning.importances import looks_at_gradients
 
@@ -181,6 +182,8 @@ class PruneChannels:
         if changed:
             listed = ", ".join(f"{name} {before}->{after}" for name, (before, after) in changed.items())
             notes.append(f"{len(changed)} layers narrowed: {listed}")
+        if (mismatch := fit_config_(model, artifact.model, cuts, pruner.inputs)) is not None:
+            notes.append(mismatch)
         notes.extend(f"protected: {', '.join(names)} ({reason})" for reason, names in protected(pruner).items())
         return Decision(model, cuts, tuple(notes))
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, UserError
 from compress.layers import is_transposed_linear
+from compress.outputs import tensors
 from compress.pruning.criteria import Criterion, Score
 from compress.pruning.cut import cut_, cut_copy, removed_places
 from compress.pruning.evidence import Batches, scores
@@ -67,7 +68,7 @@ class ChannelPruner:
         """
         device = next(model.parameters()).device
         self.model, self.settings = model, settings
-        self.inputs = tuple(x[:2].to(device) for x in example_inputs)
+        self.inputs = _few(model, tuple(x.to(device) for x in example_inputs))
         self.groups = find_groups(model, self.inputs, settings.exclude)
         free = [group for group in self.groups if group.fixed is None]
         self.notes: list[str] = []
@@ -161,6 +162,18 @@ class ChannelPruner:
 
     def _complaint(self, cuts: list[Cut]) -> str | None:
         return complaint(self.model, cut_copy(self.model, cuts), cuts, self.inputs)
+
+
+@torch.no_grad()
+def _few(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Two samples, which is enough to follow and to verify; all of them where the model wants the batch that it was shown."""
+    few = tuple(x[:2] for x in inputs)
+    try:
+        wanted = {name: (x.ndim, x.shape[1:]) for name, x in tensors(model.eval()(*inputs)).items()}
+        found = {name: (x.ndim, x.shape[1:]) for name, x in tensors(model(*few)).items()}
+    except Exception:  # a user's forward can raise anything
+        return inputs
+    return few if found == wanted else inputs
 
 
 def _key(group: Group) -> tuple[str, int, int]:

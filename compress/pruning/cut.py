@@ -111,6 +111,7 @@ def _count_heads(model: nn.Module, cuts: Cuts, before: Mapping[str, tuple[int, .
     They belong to the module around the layer that makes the heads, and to those one level above it.
     """
     modules = dict(model.named_modules())
+    done: set[tuple[str, str]] = set()  # a layer of queries and one of keys stand in the same module
     for group, units in cuts:
         if group.width == 1:
             continue
@@ -118,15 +119,17 @@ def _count_heads(model: nn.Module, cuts: Cuts, before: Mapping[str, tuple[int, .
         together = {group.units * m.places.shape[1] for m in group.members}  # a fused layer makes three times what is read
         for layer in group.layers:
             sizes = {before[m.parameter][m.dim] for m in group.members if m.layer == layer and not m.reads}
-            for path in (layer.rpartition(".")[0], layer.rpartition(".")[0].rpartition(".")[0]):
+            around = layer.rpartition(".")[0]
+            for path in dict.fromkeys((around, around.rpartition(".")[0])):
                 module = modules.get(path)
-                for name, value in list(vars(module).items()) if module is not None and path else []:
-                    if type(value) is not int:
+                for name, value in list(vars(module).items()) if module is not None else []:
+                    if type(value) is not int or (path, name) in done:
                         continue
-                    if HEADS.match(name) and value == group.units:
-                        setattr(module, name, left)
-                    elif name in ALL_HEADS and value in together and _own(name, sizes, value):
+                    # A multiple where several query heads share one of keys.
+                    heads = HEADS.match(name) and value % group.units == 0
+                    if heads or (name in ALL_HEADS and value in together and _own(name, sizes, value)):
                         setattr(module, name, value // group.units * left)
+                        done.add((path, name))
 
 
 def _own(name: str, sizes: set[int], value: int) -> bool:

@@ -101,7 +101,7 @@ def find_groups(model: nn.Module, example_inputs: tuple[Tensor, ...], exclude: S
         pattern = next((p for p in exclude if fnmatchcase(layer, p) or fnmatchcase(parameter.name, p)), None)
         if pattern is not None:
             for dim, axis in enumerate(parameter.axes):
-                if dim not in parameter.reads:
+                if parameter.made(dim):
                     traced.units.fix(axis, f"excluded by '{pattern}'")
     return _grouped(traced, _weights_of(model))
 
@@ -130,7 +130,7 @@ def _grouped(traced: Trace, weights: set[str]) -> list[Group]:
     groups: list[Group] = []
     for roots_of_group in alike.values():
         where = touched[roots_of_group[0]]
-        makers = [keys[n][0] for n, _ in where if keys[n][0] in weights and keys[n][1] not in traced.parameters[keys[n][0]].reads]
+        makers = [name for name, dim, _ in (keys[n] for n, _ in where) if name in weights and traced.parameters[name].made(dim)]
         if not makers:
             continue  # inputs of the model, tables that are looked up: nothing makes these channels
         reason = traced.units.reason(roots_of_group[0])

@@ -4,14 +4,13 @@ The original at full width, in which every layer that reads a cut channel multip
 Norms over the cut axis take their statistics over the channels that are left, as those of the cut network do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.outputs import tensors
@@ -48,24 +47,52 @@ def outputs_without(
     model: nn.Module, cuts: Cuts, inputs: tuple[Tensor, ...], dtype: torch.dtype = torch.float64
 ) -> dict[str, Tensor]:
     """The outputs of `model` at full width, as if the units were gone."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = _state(model, dtype)
     kept: dict[int, Tensor] = {}
     reads = {(m.parameter, m.dim) for group, _ in cuts for m in group.members if m.reads}
     for (name, dim), places in removed_places(cuts).items():
-        tensor = state[name]
+        tensor = state[id(named[name])]
         if (name, dim) in reads:
             gone = torch.tensor(sorted(places), device=tensor.device)
-            state[name] = tensor.index_fill(dim, gone, 0)
+            state[id(named[name])] = tensor.index_fill(dim, gone, 0)
         elif tensor.ndim == 1:
             kept[id(tensor)] = torch.tensor([i for i in range(len(tensor)) if i not in places], device=tensor.device)
-    with layer_by_layer(), _NormsOverKept(kept):
-        return tensors(functional_call(model.eval(), state, inputs))
+    with layer_by_layer(), _NormsOverKept(kept), _holding(model, state):
+        return tensors(model.eval()(*inputs))
 
 
-def _state(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Parameters and buffers, those of floats in `dtype`. Shared ones once: `functional_call` knows their other names."""
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return {name: x.detach().to(dtype) if x.is_floating_point() else x for name, x in named}
+def _state(model: nn.Module, dtype: torch.dtype | None = None) -> dict[int, Tensor]:
+    """By the id of each parameter and buffer a tensor of its values, floats in `dtype`; a buffer's may be written to."""
+
+    def kind(x: Tensor) -> torch.dtype:
+        return dtype if dtype is not None and x.is_floating_point() else x.dtype
+
+    found = {id(p): p.detach().to(kind(p)) for p in model.parameters()}
+    return found | {id(b): b.detach().to(kind(b), copy=True) for b in model.buffers()}
+
+
+@contextmanager
+def _holding(model: nn.Module, state: Mapping[int, Tensor]) -> Iterator[None]:
+    """Other tensors in the place of the model's own, which are back afterwards.
+
+    `torch.func.functional_call` does not put a tensor back that one module holds under two paths.
+    """
+    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
+    before = [(store, dict(store)) for store in stores]
+    recurrent = [(module, module._flat_weights) for module in model.modules() if isinstance(module, nn.RNNBase)]
+    try:
+        for store, own in before:
+            store.update({leaf: state[id(x)] for leaf, x in own.items() if x is not None})  # type: ignore[misc]
+        for module, weights in recurrent:  # a second list of the same tensors
+            module._flat_weights = [state[id(x)] for x in weights if x is not None]
+        yield
+    finally:
+        for store, own in before:
+            store.clear()
+            store.update(own)  # type: ignore[arg-type]
+        for module, weights in recurrent:
+            module._flat_weights = weights
 
 
 # A right cut differs by rounding alone, 1e-15 in float64; a wrong one by about as much as was cut. Float32 is tried first,
@@ -77,7 +104,7 @@ def complaint(model: nn.Module, cut: nn.Module, cuts: Cuts, example_inputs: tupl
     """What is wrong with a cut network; None if nothing is."""
     with watched(cut) as path:
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _holding(cut, _state(cut)):
                 outputs = tensors(cut.eval()(*example_inputs))
         except Exception as error:  # a broken model can raise anything
             first = str(error).strip().splitlines() or [type(error).__name__]
@@ -94,6 +121,8 @@ def complaint(model: nn.Module, cut: nn.Module, cuts: Cuts, example_inputs: tupl
         found = difference(model, cut, cuts, example_inputs, dtype)
     if found <= tolerance:
         return None
+    if _largest(*(outputs_without(model, [], example_inputs, QUICK[0]) for _ in range(2))) > tolerance:
+        return "the forward gives other outputs each time it is called, so that no cut can be verified"
     return f"the cut network differs from the original without these channels by {found:.1e} of the largest output"
 
 
@@ -123,10 +152,20 @@ def difference(
     """
     inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in example_inputs)
     wanted = outputs_without(model, cuts, inputs, dtype)
-    found = tensors(functional_call(cut.eval(), _state(cut, dtype), inputs))
+    with _holding(cut, _state(cut, dtype)):
+        found = tensors(cut.eval()(*inputs))
+    return _largest(wanted, found)
+
+
+def _largest(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
+    """Largest difference of two models' outputs, relative to the largest value of that output; infinity for what is no number."""
     worst = 0.0
     for name, x in wanted.items():
-        if name not in found or x.shape != found[name].shape:
+        y = found.get(name)
+        if y is None or x.shape != y.shape:
             return float("inf")
-        worst = max(worst, float((x - found[name]).abs().max() / x.abs().max().clamp_min(1e-30)))
+        if x.numel():
+            x, y = x.double(), y.double()
+            relative = float((x - y).abs().max() / x.abs().max().clamp_min(1e-30))
+            worst = max(worst, relative if relative == relative else float("inf"))
     return worst

@@ -46,7 +46,11 @@ def apply_rule(trace: Trace, func: Any, out: Any, args: Sequence[Any], kwargs: d
     if rule is None:
         trace.fix_all((args, kwargs), f"goes into {name.removeprefix('aten::')}, for which there is no rule")
         return
-    rule(trace, out, _positional(func, args, kwargs))
+    try:
+        rule(trace, out, _positional(func, args, kwargs))
+    except Exception as error:  # shapes that a rule does not foresee must not stop all the others
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        trace.fix_all((args, kwargs), f"goes into {name.removeprefix('aten::')}, whose rule fails on it ({first})")
 
 
 def _positional(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
@@ -153,6 +157,8 @@ def product(trace: Trace, out: Tensor, x: Tensor, y: Tensor, batch: int = 0) -> 
     if trace.is_weight(x) or trace.is_weight(y):
         trace.reads(x, a[-1])
         trace.reads(y, b[-2])
+        trace.makes(x, a[-2])
+        trace.makes(y, b[-1])
         trace.contract(a[-1], b[-2], FIXED_INPUT)
     else:
         # In attention the sum over a head's width is divided by the root of that width, which would change.
@@ -186,6 +192,7 @@ def linear(trace: Trace, out: Tensor, args: list[Any]) -> None:
     x, weight, bias = args[:3]
     a, w = trace.axes(x), trace.axes(weight)
     trace.reads(weight, w[1])
+    trace.makes(weight, w[0])
     trace.contract(a[-1], w[1], FIXED_INPUT)
     if bias is not None:
         trace.same((w[0], trace.axes(bias)[0]), ALONG)
@@ -263,7 +270,16 @@ def attention(trace: Trace, out: Any, args: list[Any]) -> None:
     query, key, value = (trace.axes(x) for x in args[:3])
     for axis in (query[-1], key[-1], query[-2], key[-2], value[-2]):
         trace.units.fix(axis, "two activations are multiplied and summed over it")
-    heads = trace.same((query[1], key[1], value[1]), ALONG)
+    heads = trace.same((key[1], value[1]), ALONG)
+    shared = args[0].shape[1] // args[1].shape[1]
+    if shared == 1:
+        heads = trace.same((query[1], heads), ALONG)
+    elif query[1] is None or heads is None:
+        trace.fix_all(args[:3], ALONG)
+        heads = None
+    else:  # grouped queries: a head of keys goes with the query heads that look at it, which are a part of the output
+        trace.units.tie(query[1].reshape(-1, shared), heads[:, None])
+        heads = query[1]
     for mask in args[3:]:
         if isinstance(mask, Tensor) and mask.ndim == 4:  # a bias that is learned for each head
             above = trace.axes(mask)

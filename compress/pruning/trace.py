@@ -7,7 +7,7 @@ operator's name as the reason, rather than being cut in a way that nobody checke
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,13 +23,19 @@ Axes = tuple[Axis, ...]
 
 @dataclass
 class Parameter:
-    """A parameter or buffer: its axes, and which of them some operator sums over (`reads`), such as a layer's inputs."""
+    """A parameter or buffer: its axes, which of them some operator sums over (`reads`), such as a layer's inputs, and which
+    are a layer's outputs (`makes`); where a weight is used twice, an axis may be both."""
 
     name: str
     tensor: Tensor
     axes: tuple[Any, ...]
     reads: set[int]
+    makes: set[int] = field(default_factory=set)
     used: bool = False
+
+    def made(self, dim: int) -> bool:
+        """Whether the axis gives channels, be it beside reading them."""
+        return dim not in self.reads or dim in self.makes
 
 
 class Trace(TorchDispatchMode):
@@ -77,13 +83,21 @@ class Trace(TorchDispatchMode):
 
     def reads(self, tensor: Any, axis: Axis) -> None:
         """Remember that a layer sums over this axis of a tensor made from parameters."""
-        if axis is None:
-            return
-        wanted = set(axis.ravel().tolist())
+        for parameter, position in self._positions(tensor, axis):
+            parameter.reads.add(position)
+
+    def makes(self, tensor: Any, axis: Axis) -> None:
+        """Remember that this axis of a tensor made from parameters is a layer's outputs."""
+        for parameter, position in self._positions(tensor, axis):
+            parameter.makes.add(position)
+
+    def _positions(self, tensor: Any, axis: Axis) -> Iterator[tuple[Parameter, int]]:
+        """The parameters that a tensor was made from, with those of their axes that this axis came from."""
+        wanted = set() if axis is None else set(axis.ravel().tolist())
         for parameter in self._origin.get(id(tensor), ()):
             for position, own in enumerate(parameter.axes):
                 if own is not None and not wanted.isdisjoint(own.tolist()):
-                    parameter.reads.add(position)
+                    yield parameter, position
 
     def contract(self, one: Axis, other: Axis, reason: str) -> None:
         """Two axes are multiplied and summed away: tied; if only one is known, it must stay."""

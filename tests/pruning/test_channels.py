@@ -13,6 +13,7 @@ from compress.errors import PassError
 from compress.models.cifar_resnet import CifarResNet
 from compress.passes.prune_channels import PruneChannels
 from compress.pruning.channels import prune_channels_
+from compress.pruning.rules import register
 
 
 def marked(model: nn.Module) -> nn.Module:
@@ -382,3 +383,153 @@ def test_groups_of_a_few_inputs_keep_their_number_and_depthwise_ones_do_not(widt
     assert changed == {"0": (width, width // 2), "1": (32, 16), "3": (8, 4)}
     assert model[1].groups == (groups if width > groups else groups // 2)
     assert model(x).shape == original(x).shape
+
+
+def test_a_module_that_is_used_twice_is_cut_once_and_nothing_is_left_behind() -> None:
+    shared = nn.Conv2d(32, 32, 3, padding=1)
+    model = marked(
+        nn.Sequential(nn.Conv2d(3, 32, 3), shared, nn.ReLU(), shared, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5))
+    )
+    original, x = copy.deepcopy(model), torch.randn(2, 3, 8, 8)
+    cut = compress.apply(PruneChannels(), model, compress.Task((x,)))
+    assert torch.equal(model(x), original(x))
+    for network in (model, cut):
+        assert [type(p) for p in network.parameters()] == [nn.Parameter] * 6
+        assert all(p.requires_grad and p.dtype == torch.float32 for p in network.parameters())
+    assert cut[1] is cut[3]
+    assert cut[1].weight.shape == (16, 16, 3, 3)
+
+
+class GroupedQueries(nn.Module):
+    """Eight heads of queries, each two of which look at one of four heads of keys."""
+
+    def __init__(self, repeat: bool) -> None:
+        super().__init__()
+        self.repeat, self.num_heads, self.num_kv_heads = repeat, 8, 4
+        self.embed, self.q, self.k, self.v = nn.Linear(12, 64), nn.Linear(64, 64), nn.Linear(64, 32), nn.Linear(64, 32)
+        self.o, self.head = nn.Linear(64, 64), nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        batch, tokens, _ = x.shape
+        q = self.q(x).view(batch, tokens, self.num_heads, 8).transpose(1, 2)
+        k, v = (layer(x).view(batch, tokens, self.num_kv_heads, 8).transpose(1, 2) for layer in (self.k, self.v))
+        if self.repeat:
+            k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=not self.repeat)
+        return self.head((x + self.o(y.transpose(1, 2).reshape(batch, tokens, -1))).mean(1))
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_a_head_of_keys_goes_with_its_heads_of_queries(repeat: bool) -> None:
+    model = GroupedQueries(repeat).eval()
+    original, x = copy.deepcopy(model), torch.randn(3, 6, 12)
+    changed = prune_channels_(model, (x,), ratio=0.5, round_to=1, exclude=("embed",))
+    assert changed == {"q": (64, 32), "k": (32, 16), "v": (32, 16)}
+    assert (model.num_heads, model.num_kv_heads) == (4, 2)
+    gone = removed(original, model, "q")
+    assert [head for head in range(8) if 8 * head in gone] in (
+        [0, 1, 2, 3],
+        [0, 1, 4, 5],
+        [0, 1, 6, 7],
+        [2, 3, 4, 5],
+        [2, 3, 6, 7],
+        [4, 5, 6, 7],
+    )
+    full = copy.deepcopy(original)
+    with torch.no_grad():
+        full.o.weight[:, gone] = 0
+    assert torch.allclose(model(x), full(x), atol=1e-6)
+
+
+class TiedTransposed(nn.Module):
+    """An autoencoder whose decoder has the encoder's weights, transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(20, 64), nn.Linear(64, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.b(F.relu(self.a(x))))
+        return F.linear(F.relu(F.linear(hidden, self.b.weight.t())), self.a.weight.t())
+
+
+def test_a_weight_that_is_used_a_second_time_transposed_is_cut() -> None:
+    model, x = TiedTransposed().eval(), torch.randn(3, 20)
+    assert prune_channels_(model, (x,), ratio=0.5) == {"a": (64, 32), "b": (32, 16)}
+    assert model(x).shape == (3, 20)
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.dropout(self.conv(x).mean((2, 3)), training=True))
+
+
+class Flags(nn.Module):
+    """Gives booleans beside numbers, and nothing for one of its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.head(self.conv(x).mean((2, 3)))
+        return {"y": y, "positive": y > 0, "none": y[:, :0]}
+
+
+class Frames(nn.Module):
+    """Sees the batch as clips of four frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        clips = self.conv(x).mean((2, 3))
+        return self.head(clips.view(len(x) // 4, 4, -1).mean(1))
+
+
+def test_a_forward_that_draws_random_numbers_is_told() -> None:
+    with pytest.raises(PassError) as error:
+        compress.apply(PruneChannels(), Noisy(), compress.Task((torch.randn(2, 3, 4, 4),)))
+    assert str(error.value) == (
+        "prune_channels could remove nothing at ratio 0.5; the model from before stands; protected are conv: the forward gives "
+        "other outputs each time it is called, so that no cut can be verified; head: an output of the model"
+    )
+
+
+@pytest.mark.parametrize(("model", "batch"), [(Flags, 2), (Frames, 8)])
+def test_outputs_of_other_kinds_and_batches_of_a_fixed_size_are_verified(model: type[nn.Module], batch: int) -> None:
+    network, x = model().eval(), torch.randn(batch, 3, 4, 4)
+    assert compress.apply(PruneChannels(), network, compress.Task((x,))).conv.out_channels == 8
+    assert compress.plan(network, compress.Task((x,))).widths == {"conv": (16, 8)}
+
+
+def test_a_rule_that_fails_protects_and_says_so() -> None:
+    @register("compress_test::odd")
+    def fails(trace: object, out: object, args: object) -> None:
+        raise ValueError("of a shape that was not foreseen")
+
+    @torch.library.custom_op("compress_test::odd", mutates_args=())
+    def odd(x: Tensor) -> Tensor:
+        return x * 2
+
+    odd.register_fake(lambda x: torch.empty_like(x))
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.b(odd(self.a(x))).mean((2, 3)))
+
+    planned = compress.plan(Odd(), compress.Task((torch.randn(2, 3, 4, 4),)), PruneChannels())
+    reasons = {group.name: group.reason for group in planned.groups}
+    assert reasons["a"] == "goes into compress_test::odd, whose rule fails on it (of a shape that was not foreseen)"
+    assert planned.widths == {"b": (16, 8)}
+    assert planned.size_bytes == (None, None)
