@@ -128,8 +128,11 @@ def _in_steps(steps: list[Step], count: int) -> list[Step]:
             part["target"] = f"{budget.kind}={budget.value ** (number / count):.6g}"
     else:
         ratio = float(options["ratio"])
-        for part in parts if 0 < ratio < 1 else ():  # anything else is refused by the pass
-            part["ratio"] = round(1 - (1 - ratio) ** (1 / count), 6)
+        for number, part in enumerate(parts if 0 < ratio < 1 else (), 1):  # anything else is refused by the pass
+            part["ratio"] = round(1 - (1 - ratio) ** (number / count), 6)
+            part["cumulative"] = True
+    for part in parts[:-1]:
+        part["allow_noop"] = True  # a step may round to none; the last must have removed something
     first = [step for step in steps if step[0] in ("prune_channels", "reestimate_bn", "finetune")]
     repeated = [(name, part if name == "prune_channels" else given) for part in parts for name, given in first]
     return repeated + [step for step in steps if step not in first]
@@ -184,6 +187,12 @@ def make_pruning(step: Step, source: Source) -> PruneChannels:
     made = Recipe(passes=(step,)).with_defaults(source.defaults).make_passes()[0]
     assert isinstance(made, PruneChannels)
     return made
+
+
+def check_folder(path: str | None) -> None:
+    """Before anything is measured: whether a file could be written there."""
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {Path(path).parent}")
 
 
 def to_ratios(text: str) -> tuple[float, ...]:

@@ -133,7 +133,12 @@ def plan_(
 @click.option("--ratios", default="0.25,0.5,0.75", show_default=True, metavar="R,R,...", help="Shares of one group to remove.")
 @click.option("--int8", is_flag=True, help="Also quantize one layer at a time.")
 @click.option(
-    "--within", type=float, default=1.0, show_default=True, metavar="POINTS", help="Drop that a suggested ratio may cost."
+    "--within",
+    type=click.FloatRange(0, 100),
+    default=1.0,
+    show_default=True,
+    metavar="POINTS",
+    help="Drop that a suggested ratio may cost.",
 )
 @click.option("--save", metavar="FILE", help="Write the suggested ratios as a plan for --prune-plan.")
 @click.option("--save-rows", metavar="FILE", help="Write each row as a line of JSON as soon as it is measured.")
@@ -173,6 +178,8 @@ def sensitivity_(
     shares = flags.to_ratios(ratios)
     if plot is not None:
         plots.check_format(Path(plot))
+    for path in (save, plot):
+        flags.check_folder(path)
     step = flags.to_pruning(prune=0.5, prune_target=None, prune_plan=None, extra=extra)
     on_effect = flags.rows_writer(save_rows)
     with show.screen(quiet=False, as_json=as_json) as screen:

@@ -57,6 +57,7 @@ class Artifact:
             asks for the signature. Passes that need no graph work without.
         last_float: the latest model without quantizers; what half precision is made of.
         history: the stages so far.
+        threads: of the runtime that the run is timed with.
         notes: a pass may append what a person should know (layers it protected, a range it chose).
     """
 
@@ -66,6 +67,7 @@ class Artifact:
     captured: Signature | CaptureError
     last_float: nn.Module
     history: tuple[Record, ...] = ()
+    threads: int = 1
     notes: list[str] = field(default_factory=list)
 
     @classmethod

@@ -156,7 +156,7 @@ def _work(
     options: Options,
 ) -> Run:
     folder.write_recipe(plain)
-    artifact = Artifact.start(source.model, task)
+    artifact = replace(Artifact.start(source.model, task), threads=options.threads)
     plan = Plan(
         folder=folder.stages,
         meter=Meter(options.threads, options.timing or {}),

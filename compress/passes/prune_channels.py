@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from compress import budgets
@@ -59,8 +60,9 @@ class PruneChannels:
         ratios: shell pattern of layer names to ratio, instead of `ratio`; the last that matches counts. Of a layer that makes
             several groups `layer#1`, `layer#2`, ... mean one, as `compress plan` numbers them.
         exclude: shell patterns of layer names to leave alone, such as `layer4.*`.
-        threads: of the runtime that a latency target is measured on.
-        seed: of the random criterion.
+        cumulative: ratios and floor are shares of the original's widths, of which earlier steps have taken a part already.
+        threads: of the runtime that a latency target is measured on; None: the run's.
+        seed: of the random criterion; None: the run's.
         allow_noop: no error where nothing could be removed.
     """
 
@@ -73,8 +75,9 @@ class PruneChannels:
     floor: float = 0.1
     ratios: dict[str, float] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
-    threads: int = 1
-    seed: int = 0
+    cumulative: bool = False
+    threads: int | None = None
+    seed: int | None = None
     allow_noop: bool = False
 
     name: ClassVar[str] = "prune_channels"
@@ -90,8 +93,9 @@ class PruneChannels:
             check_range(self.name, f"the ratio of '{pattern}'", ratio, 0, 1, open_ends=False)
         check_range(self.name, "floor", self.floor, 0, 1, open_ends=False)
         for option in ("round_to", "threads"):
-            if getattr(self, option) < 1:
-                raise UserError(f"{self.name}: {option} must be at least 1, got {getattr(self, option)}")
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise UserError(f"{self.name}: {option} must be at least 1, got {value}")
         if self.target is not None:
             budgets.parse(self.target, f"{self.name}: target")
         if self.criterion not in CRITERIA:
@@ -129,13 +133,21 @@ class PruneChannels:
         """
         criterion = self.criterion if self.importance is None else self._importance()
         settings = Settings(
-            criterion, self.ranking, self.round_to, self.floor, self.ratios, self.exclude, self.target is not None
+            criterion,
+            self.ranking,
+            self.round_to,
+            self.floor,
+            self.ratios,
+            self.exclude,
+            stagger=self.target is not None,
+            original=artifact.reference if self.cumulative else None,
         )
         self._check_patterns(artifact.model)
         task = artifact.task
         batches = task.train if self._on_gradients() else task.calibration
         try:
-            pruner = ChannelPruner(artifact.model, task.example_inputs, settings, batches, seed=self.seed)
+            seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed  # torch has the run's seed
+            pruner = ChannelPruner(artifact.model, task.example_inputs, settings, batches, seed=seed)
             self._check_addresses(pruner)
             return pruner
         except UserError as error:
@@ -172,11 +184,12 @@ class PruneChannels:
         if self.target is not None:
             budget = budgets.parse(self.target)
             inputs = artifact.task.example_inputs
-            answer = budgets.ratio_for(budget, pruner, artifact.reference, inputs, threads=self.threads)
+            answer = budgets.ratio_for(budget, pruner, artifact.reference, inputs, threads=self.threads or artifact.threads)
             ratio = answer.ratio
             notes.append(self._met(budget, answer))
         model, cuts = pruner.verified(ratio)
-        if not cuts and not self.allow_noop:
+        done_before = self.cumulative and widths(artifact.model) != widths(artifact.reference)
+        if not cuts and not self.allow_noop and not done_before:
             raise PassError(self._nothing(pruner))
         changed = changed_widths(widths(artifact.model), widths(model))
         if changed:

@@ -30,7 +30,8 @@ class Settings:
     """How channels are chosen; see `selection.kept_units` and `criteria`.
 
     `criterion` is a name of `criteria.CRITERIA`, a `Criterion`, a function from evidence to one score per unit, or an object
-    of `torch_pruning.importance`.
+    of `torch_pruning.importance`. Ratios are shares of the widths of `original`, from which the model was cut before; without
+    it, of its own.
     """
 
     criterion: "str | Criterion | Score | Importance" = "l2"
@@ -40,6 +41,7 @@ class Settings:
     ratios: Mapping[str, float] = field(default_factory=dict)
     exclude: Sequence[str] = ()
     stagger: bool = False
+    original: nn.Module | None = None
 
 
 class ChannelPruner:
@@ -108,9 +110,18 @@ class ChannelPruner:
             ratios=s.ratios,
             comparable=self._comparable,
             kind=isomorphic_kind(self.model),
+            wholes=[self._whole(group) for group in free],
         )
         gone = [tuple(sorted(set(range(group.units)) - set(stay))) for group, stay in zip(free, kept, strict=True)]
         return [(group, units) for group, units in zip(free, gone, strict=True) if units]
+
+    def _whole(self, group: Group) -> int:
+        """Units of the group in the original."""
+        if self.settings.original is None:
+            return group.units
+        member = group.members[0]
+        before, now = (m.get_parameter(member.parameter).shape[member.dim] for m in (self.settings.original, self.model))
+        return round(group.units * before / now)
 
     def cut(self, ratio: float) -> nn.Module:
         """A cut copy, not yet verified."""

@@ -87,18 +87,23 @@ def plan_names(groups: Sequence[Group]) -> dict[str, str]:
     return {group.id: group.name if meant(group.name) == 1 else group.address for group in groups}
 
 
+def named(layer: str, pattern: str) -> bool:
+    """Whether a shell pattern means the layer, or a module that it is inside of."""
+    parts = layer.split(".")
+    return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
+
+
 def find_groups(model: nn.Module, example_inputs: tuple[Tensor, ...], exclude: Sequence[str] = ()) -> list[Group]:
     """All groups, in the order of the model's parameters, those that must stay among them.
 
     Args:
-        exclude: shell patterns of names of layers whose outputs are to stay.
+        exclude: shell patterns of names of layers, or of modules around them, whose outputs are to stay.
 
     Raises: whatever the model's forward raises.
     """
     traced = trace(model, example_inputs)
     for parameter in traced.parameters.values():
-        layer = parameter.name.rpartition(".")[0]
-        pattern = next((p for p in exclude if fnmatchcase(layer, p) or fnmatchcase(parameter.name, p)), None)
+        pattern = next((p for p in exclude if named(parameter.name, p)), None)
         if pattern is not None:
             for dim, axis in enumerate(parameter.axes):
                 if parameter.made(dim):

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.groups import Group, Member
+from compress.pruning.groups import Group, Member, named
 
 RANKINGS = ("local", "global", "isomorphic")
 
@@ -24,6 +23,7 @@ def kept_units(
     stagger: bool = False,
     comparable: bool = False,
     kind: Callable[[Group], object] = lambda group: None,
+    wholes: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """For each group the units that stay, in order.
 
@@ -38,18 +38,22 @@ def kept_units(
         stagger: groups round at different places instead of half way, so that a growing ratio narrows them one by one and a
             budget can be met more closely.
         comparable: scores of different groups are compared as they are; else divided by their group's mean.
+        wholes: units that each group had before it was first pruned, of which ratios and floor are shares; default those it
+            has. A group that is as narrow already keeps its width.
     """
+    wholes = wholes or [group.units for group in groups]
     wanted = [_own_ratio(group, ratio, ratios or {}) for group in groups]
     if ranking == "local":
-        counts = [
-            group.units * (1 - (share if share is not None else ratio)) for group, share in zip(groups, wanted, strict=True)
-        ]
+        counts = [whole * (1 - (share if share is not None else ratio)) for whole, share in zip(wholes, wanted, strict=True)]
         least = [0] * len(groups)
     else:
-        least = [_least(group, floor, round_to) if own is None else 0 for group, own in zip(groups, wanted, strict=True)]
+        least = [
+            _least(group, whole, floor, round_to) if own is None else 0
+            for group, whole, own in zip(groups, wholes, wanted, strict=True)
+        ]
         level = scores if comparable else [_over_mean(score) for score in scores]
         one_kind = kind if ranking == "isomorphic" else lambda group: None
-        counts = _ranked_together(groups, level, ratio, wanted, least, one_kind)
+        counts = _ranked_together(groups, level, ratio, wanted, least, wholes, one_kind)
     kept = []
     for number, (group, score, count, floored) in enumerate(zip(groups, scores, counts, least, strict=True), 1):
         rounded = _rounded(group, count, round_to, _spread(number) if stagger else 0.5)
@@ -57,10 +61,10 @@ def kept_units(
     return kept
 
 
-def _least(group: Group, floor: float, round_to: int) -> int:
+def _least(group: Group, whole: int, floor: float, round_to: int) -> int:
     """The floor's share of the units, up to the next number that rounding allows; at least one."""
     step = _step(group, round_to)
-    return min(group.units, step * max(1, math.ceil(group.units * floor / step - 1e-9)))  # 0.1 * 70 is a little over 7
+    return min(group.units, step * max(1, math.ceil(whole * floor / step - 1e-9)))  # 0.1 * 70 is a little over 7
 
 
 def _over_mean(scores: Tensor) -> Tensor:
@@ -80,7 +84,7 @@ def _spread(number: int) -> float:
 def _own_ratio(group: Group, ratio: float, ratios: Mapping[str, float]) -> float | None:
     found = None
     for pattern, own in ratios.items():
-        if pattern == group.address or any(fnmatchcase(layer, pattern) for layer in (group.name, *group.layers)):
+        if pattern == group.address or any(named(layer, pattern) for layer in (group.name, *group.layers)):
             found = own
     return found
 
@@ -91,6 +95,7 @@ def _ranked_together(
     ratio: float,
     wanted: Sequence[float | None],
     least: Sequence[int],
+    wholes: Sequence[int],
     kind: Callable[[Group], object],
 ) -> list[float]:
     """Units that each group keeps when one threshold decides for all groups of a kind.
@@ -103,14 +108,14 @@ def _ranked_together(
         if own is None:
             kinds.setdefault(kind(group), []).append(position)
         else:
-            counts[position] = group.units * (1 - own)
+            counts[position] = wholes[position] * (1 - own)
     for members in kinds.values():
         pairs: list[tuple[float, int]] = []
         for position in members:
             counts[position] = least[position]
             ordered = scores[position].sort(descending=True).values
             pairs.extend((score, position) for score in ordered[least[position] :].tolist())
-        total = sum(groups[position].units for position in members)
+        total = sum(wholes[position] for position in members)
         pairs.sort(key=lambda pair: -pair[0])  # of equal scores the first group's
         for _, position in pairs[: max(0, round(total * (1 - ratio)) - round(sum(counts[p] for p in members)))]:
             counts[position] += 1

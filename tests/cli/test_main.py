@@ -442,6 +442,7 @@ def cifar_weights(folder: Path) -> Path:
         (["plan", "resnet18"], "say how much to prune: --prune RATIO, --prune-target COST=VALUE or --prune-plan FILE"),
         (["plan", "resnet18", "--prune", "0.5", "--pass", "int8"], "only options of prune_channels can be given here, not int8"),
         (["plan", "resnet18", "--prune", "0.5", "--pass", "prune_channels:criterion=best"], "prune_channels: criterion must be one of l2, l1, fpgm, bn_scale, lamp, taylor, obd, activation, apoz, elastic_net, nuclear, random, got 'best'"),
+        (["sensitivity", "resnet18", "--save", "no/a.yaml"], "no/a.yaml cannot be written: there is no folder no"),
         (["sensitivity", "resnet18", "--plot", "a.jpg"], "a picture's name ends in .png, .svg or .pdf, got a.jpg"),
         (["sensitivity", "resnet18", "--save-rows", "no/such/rows.jsonl"], "no/such/rows.jsonl cannot be written: No such file or directory"),
         (["sensitivity", "resnet18", "--ratios", "0.5,2"], "--ratios takes numbers in (0, 1), such as 0.25,0.5, got '0.5,2'"),
@@ -458,7 +459,8 @@ def test_steps_of_pruning_add_up() -> None:
     names = [name for name, _ in recipe.passes]
     assert names == ["prune_channels", "reestimate_bn", "finetune"] * 2 + ["int8"]
     ratios = [options["ratio"] for name, options in recipe.passes if name == "prune_channels"]
-    assert ratios == [0.292893, 0.292893]  # (1 - 0.292893)^2 is a half
+    assert ratios == [0.292893, 0.5]  # of the original's channels; (1 - 0.292893)^2 is a half
+    assert [options.get("allow_noop", False) for name, options in recipe.passes if name == "prune_channels"] == [True, False]
     recipe = to_recipe(
         recipe=None, prune=None, prune_target="macs=0.25", prune_steps=2, int8=False, finetune=None, no_finetune=True, extra=()
     )

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import compress
+from cli.flags import to_recipe
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
+from compress.models.cifar_resnet import CifarResNet
 from compress.passes.prune_channels import PruneChannels
-from compress.pipeline import check
-from compress.pruning.channels import widths
+from compress.pipeline import check, transformed
+from compress.pruning.channels import changed_widths, widths
 from compress.recipe import make_pass
 from compress.task import Task
 from compress.testing import tiny_model, tiny_task
@@ -193,3 +195,53 @@ def test_a_target_is_met_more_closely_than_by_cutting_all_groups_at_once() -> No
     for target in (0.4, 0.6):
         cut = compress.apply(PruneChannels(target=f"params={target}"), model, compress.Task((x,)))
         assert 0.97 * target < sum(p.numel() for p in cut.parameters()) / before <= target
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 8])
+def test_steps_end_at_the_widths_of_one_cut(steps: int) -> None:
+    """Each step rounds; shares of the original's widths keep that from adding up."""
+    model, task = CifarResNet(8, 10).eval(), compress.Task((torch.randn(2, 3, 32, 32),))
+    at_once = compress.apply(PruneChannels(ratio=0.5), model, task)
+    recipe = to_recipe(recipe=None, prune=0.5, prune_steps=steps, int8=False, finetune=None, no_finetune=True, extra=())
+    artifact = Artifact.start(model, task)
+    for pass_ in recipe.make_passes():
+        if pass_.name == "prune_channels":
+            artifact = transformed(pass_, artifact, 0, torch.device("cpu"))
+    assert widths(artifact.model) == widths(at_once)
+
+
+def test_steps_that_remove_nothing_at_all_are_an_error() -> None:
+    artifact = Artifact.start(tiny_model(), tiny_task())
+    with pytest.raises(PassError) as error:
+        transformed(PruneChannels(ratio=0.1, cumulative=True), artifact, 0, torch.device("cpu"))
+    assert str(error.value).startswith("prune_channels could remove nothing at ratio 0.1; 1 groups are too narrow for round_to 8")
+
+
+def test_a_module_s_name_leaves_alone_what_is_inside_it() -> None:
+    task = compress.Task((torch.randn(2, 3, 32, 32),))
+    cut = compress.apply(PruneChannels(exclude=("layer3",)), CifarResNet(8, 10), task)
+    assert not {name for name in changed_widths(widths(CifarResNet(8, 10)), widths(cut)) if name.startswith("layer3")}
+    assert cut.layer1[0].conv1.out_channels == 8
+
+
+def test_the_run_s_seed_and_threads_are_those_of_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, task = CifarResNet(8, 10).eval(), compress.Task((torch.randn(2, 3, 32, 32),))
+    cut = [compress.apply(PruneChannels(criterion="random"), model, task, seed=seed).layer2[0].conv1.weight for seed in (1, 1, 2)]
+    assert torch.equal(cut[0], cut[1])
+    assert not torch.equal(cut[0], cut[2])
+    fixed = [
+        compress.apply(PruneChannels(criterion="random", seed=5), model, task, seed=seed).layer2[0].conv1.weight
+        for seed in (1, 2)
+    ]
+    assert torch.equal(*fixed)
+    asked = []
+
+    def threads_of(*args: object, threads: int) -> None:
+        asked.append(threads)
+        raise UserError("enough")
+
+    monkeypatch.setattr("compress.budgets.ratio_for", threads_of)
+    for own, run in ((None, 3), (2, 3)):
+        with pytest.raises(UserError):
+            PruneChannels(target="latency=0.5", threads=own).apply(replace(Artifact.start(model, task), threads=run))
+    assert asked == [3, 2]

@@ -252,3 +252,17 @@ def test_staggered_groups_narrow_one_by_one() -> None:
     totals = sorted(map(sum, one_by_one))
     assert totals == list(range(32, 129, 8))  # every multiple of 8 on the way
     assert all(length % 8 == 0 for lengths in one_by_one for length in lengths)
+
+
+def test_shares_are_of_what_a_group_had_at_first() -> None:
+    scores = {"a": [4.0, 3.0, 2.0, 1.0], "b": [4.0, 3.0, 2.0, 1.0, 0.5, 0.1]}
+    assert kept(scores, 0.5, wholes=[8, 6]) == {"a": [0, 1, 2, 3], "b": [0, 1, 2]}
+    assert kept(scores, 0.75, wholes=[8, 8]) == {"a": [0, 1], "b": [0, 1]}
+    assert kept(scores, 0.5, wholes=[8, 8], ranking="global", floor=0.5) == {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
+    assert kept(scores, 0.5, wholes=[8, 8], ratios={"a": 0.75}) == {"a": [0, 1], "b": [0, 1, 2, 3]}
+
+
+def test_a_module_s_name_means_the_layers_inside() -> None:
+    scores = {"stage1.conv": [2.0, 1.0], "stage2.conv": [2.0, 1.0]}
+    assert kept(scores, 0.5, ratios={"stage1": 0.0}) == {"stage1.conv": [0, 1], "stage2.conv": [0]}
+    assert kept(scores, 0.5, ratios={"stage": 0.0}) == {"stage1.conv": [0], "stage2.conv": [0]}
