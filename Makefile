@@ -12,7 +12,7 @@ demo: $(READY)
 	$(VENV)/bin/compress run resnet18 --prune 0.5 --int8
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	$(VENV)/bin/ruff check .

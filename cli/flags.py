@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from compress import budgets, zoo
+from compress import budgets
 from compress import recipe as recipes
 from compress.errors import UserError
 from compress.files import write_atomically
@@ -17,9 +17,7 @@ from compress.passes.prune_channels import PruneChannels
 from compress.planning import PruningPlan, parse_plan
 from compress.recipe import Recipe, Step
 from compress.sensitivity import Effect, Sensitivity
-from compress.sources.examples import example_inputs
 from compress.sources.source import Source
-from compress.task import Task
 
 
 def to_recipe(
@@ -106,6 +104,8 @@ def read_plan(path: str) -> dict[str, float]:
         return parse_plan(Path(path).read_text(encoding="utf8"))
     except OSError as error:
         raise UserError(f"the plan {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the plan {path} is not a text file") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -204,24 +204,6 @@ def to_ratios(text: str) -> tuple[float, ...]:
     if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise UserError(f"--ratios takes numbers in (0, 1), such as 0.25,0.5, got '{text}'")
     return ratios
-
-
-def task_of(
-    source: Source,
-    data: str | None,
-    limit_train: int | None = None,
-    limit_eval: int | None = None,
-    *,
-    scored: bool = False,
-) -> Task:
-    """The model's task; without data, and where none are needed, a task of random inputs.
-
-    Args:
-        scored: whether data are needed.
-    """
-    known = data is not None or source.data is not None or source.task is not None
-    inputs = None if known or scored else example_inputs(source)
-    return Task(inputs) if inputs is not None else zoo.load_task(source, data, limit_train, limit_eval)
 
 
 def write_suggestion(path: Path, found: Sensitivity) -> None:

@@ -121,7 +121,7 @@ def plan_(
     with show.screen(quiet=False, as_json=as_json) as screen:
         source = zoo.load(model, weights)
         pruning = flags.make_pruning(step, source)
-        found = plan(source.model, flags.task_of(source, data, limit_train), pruning, seed=seed or 0)
+        found = plan(source.model, zoo.load_task(source, data, limit_train, optional=True), pruning, seed=seed or 0)
         screen.plan(found)
         if save is not None:
             flags.write_plan(Path(save), found, pruning)
@@ -184,7 +184,7 @@ def sensitivity_(
     on_effect = flags.rows_writer(save_rows)
     with show.screen(quiet=False, as_json=as_json) as screen:
         source = zoo.load(model, weights)
-        task = flags.task_of(source, data, limit_train, limit_eval, scored=True)
+        task = zoo.load_task(source, data, limit_train, limit_eval)
         found = sensitivity(
             source.model,
             task,

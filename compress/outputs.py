@@ -23,7 +23,9 @@ def tensors(output: Any) -> dict[str, Tensor]:
     if isinstance(output, list | tuple):
         flat = [part for value in output if value is not None for part in tensors(value).values()]
         return {"logits": flat[0]} if len(flat) == 1 else {f"output_{index}": part for index, part in enumerate(flat)}
-    raise TypeError(f"the model's forward returns a {type(output).__name__}; a tensor, sequence or mapping of tensors is needed")
+    kind = type(output).__name__
+    hint = "; set model.config.use_cache = False" if kind.endswith("Cache") else ""
+    raise TypeError(f"the model's forward returns a {kind}; a tensor, sequence or mapping of tensors is needed{hint}")
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -115,14 +115,18 @@ def run_recipe(recipe: Recipe, options: Options) -> Run:
     choose_device(options.device)
     check_choice(recipe.make_passes())
     source = zoo.load(recipe.model, recipe.weights)
-    task = zoo.load_task(source, recipe.data, recipe.limit_train, recipe.limit_eval)
+    wanted = recipe.with_defaults(source.defaults).make_passes()
+    without_data = not any(pass_.needs for pass_ in wanted if pass_.name not in recipe.implied)
+    task = zoo.load_task(source, recipe.data, recipe.limit_train, recipe.limit_eval, optional=without_data)
     passes = []
-    for pass_ in recipe.with_defaults(source.defaults).make_passes():
+    for pass_ in wanted:
         lacking = [need for need in pass_.needs if getattr(task, need) is None]
         if lacking and pass_.name in recipe.implied:
             options.on_note(f"{pass_.name} left out: the task has no {lacking[0]} data")
         else:
             passes.append(pass_)
+    if task.evaluate is None:
+        options.on_note("no data were given: no accuracy is measured")
     return _execute(source, task, passes, replace(recipe, data=recipe.data or source.data), options)
 
 

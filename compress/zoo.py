@@ -17,6 +17,7 @@ from compress.data.preprocess import Preprocess
 from compress.data.text import text_task
 from compress.errors import UserError
 from compress.sources import hub, python_file, timm_models, torchvision_models, zoo_file
+from compress.sources.examples import example_inputs
 from compress.sources.source import Source
 from compress.task import Task
 
@@ -82,12 +83,15 @@ def rebuild(origin: dict[str, Any]) -> nn.Module:
     return _REBUILD[kind](origin)
 
 
-def load_task(source: Source, data: str | None, limit_train: int | None = None, limit_eval: int | None = None) -> Task:
+def load_task(
+    source: Source, data: str | None, limit_train: int | None = None, limit_eval: int | None = None, *, optional: bool = False
+) -> Task:
     """The Task for a model: that of the user's own function, or the data set named in `data`, or the model's default.
 
     Args:
         source: its model is not run; classes are checked against `origin["classes"]`.
         limit_train, limit_eval: how many samples to read; None reads all.
+        optional: without data, a task of random inputs, where their shape is known.
 
     Raises:
         UserError: no data given, unknown or empty data, or labels that do not fit the model.
@@ -95,6 +99,8 @@ def load_task(source: Source, data: str | None, limit_train: int | None = None, 
     if data is None and source.task is not None:
         return source.task
     spec = data or source.data
+    if spec is None and optional and (inputs := example_inputs(source)) is not None:
+        return Task(inputs)
     if spec is None:
         raise UserError("this model has no default data set; give one with --data: " + ", ".join(DATA))
     if python_file.is_python_file(spec):

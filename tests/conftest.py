@@ -1,5 +1,10 @@
 """Tiny networks that several tests share; each test draws the same random numbers."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is there: workers share the cores, and waiting threads would spin
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 import torch.nn.functional as F

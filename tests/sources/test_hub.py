@@ -22,6 +22,8 @@ from compress.data.preprocess import Preprocess
 from compress.errors import UserError
 from compress.export import export_onnx, signature
 from compress.outputs import first_tensor, predictor
+from compress.recipe import Recipe
+from compress.run import Options, run_recipe
 from compress.sources import hub
 from compress.sources.hub_preprocess import preprocess_of, read_processor
 from compress.sources.hub_tokenizer import input_order
@@ -491,3 +493,16 @@ def test_grey_models(tmp_path: Path) -> None:
     folder = saved(tmp_path, resnet(num_channels=1, num_labels=3), PROCESSOR)
     preprocess = hub.load(str(folder), None).preprocess
     assert (preprocess.channels, preprocess.mean, preprocess.std) == (1, (0.485,), (0.229,))
+
+
+def test_without_data_a_run_prunes_and_measures_and_scores_nothing(tmp_path: Path) -> None:
+    saved(tmp_path / "model", bert())
+    notes: list[str] = []
+    recipe = Recipe(model=f"hf:{tmp_path}/model", passes=(("prune_channels", {"round_to": 4}),))
+    quick = {"min_runs": 2, "min_seconds": 0.0}
+    run = run_recipe(recipe, Options(out=tmp_path / "out", on_note=notes.append, timing=quick))
+    assert [stage["accuracy"] for stage in run.report["stages"]] == [None, None]
+    assert run.report["stages"][1]["params"] < run.report["stages"][0]["params"]
+    assert notes == ["no data were given: no accuracy is measured"]
+    with pytest.raises(UserError, match=r"^this model has no default data set; give one with --data: "):
+        run_recipe(dataclasses.replace(recipe, passes=(("int8", {}),)), Options(out=tmp_path / "other"))
