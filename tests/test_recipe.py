@@ -40,7 +40,7 @@ def test_a_pattern_is_no_number_to_the_base_of_60(tmp_path: Path) -> None:
 def test_a_resolved_recipe_writes_every_default_and_reads_back(tmp_path: Path) -> None:
     recipe = Recipe(model="resnet18", passes=(("finetune", {"epochs": "2"}), ("int8", {"exclude": "a.*,b"})))
     plain = resolved(recipe, recipe.make_passes())
-    assert plain["passes"][1] == {"int8": {"exclude": ["a.*", "b"], "ranges": "auto", "weight_bits": None, "allow_noop": False}}
+    assert plain["passes"][1] == {"int8": {"exclude": ["a.*", "b"], "ranges": "mse", "weight_bits": None, "allow_noop": False}}
     again = read(write(tmp_path, yaml.safe_dump(plain)))
     assert again.make_passes() == [Finetune(epochs=2), Int8(exclude=("a.*", "b"))]
 

@@ -35,7 +35,7 @@ class Int8:
     """
 
     exclude: tuple[str, ...] = ()
-    ranges: Literal["auto", "mse", "minmax", "moving_average", "percentile", "entropy"] = "auto"
+    ranges: Literal["auto", "mse", "minmax", "moving_average", "percentile", "entropy"] = "mse"
     weight_bits: Literal[7, 8] | None = None
     allow_noop: bool = False
 
