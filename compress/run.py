@@ -125,7 +125,7 @@ def run_recipe(recipe: Recipe, options: Options) -> Run:
             options.on_note(f"{pass_.name} left out: the task has no {lacking[0]} data")
         else:
             passes.append(pass_)
-    if task.evaluate is None:
+    if recipe.data is None and source.data is None and source.task is None:
         options.on_note("no data were given: no accuracy is measured")
     return _execute(source, task, passes, replace(recipe, data=recipe.data or source.data), options)
 

@@ -22,7 +22,7 @@ from compress.measure import open_onnx
 from compress.outputs import first_tensor
 from compress.parity import check_parity
 from compress.passes.base import ORDER, Pass
-from compress.pipeline import apply, differs, options_of
+from compress.pipeline import apply, check, differs, options_of, transformed
 from compress.quant.ptq import quantizers_in
 from compress.recipe import make_pass
 from compress.store import load_model, save_model
@@ -100,11 +100,13 @@ def check_pass(pass_: Pass, model: nn.Module | None = None, task: Task | None = 
     assert pass_.stage in ORDER, f"stage {pass_.stage!r} is not one of {ORDER}"
     _check_options(pass_)
     _check_needs(pass_, model, task)
-    untouched = copy.deepcopy(model)
+    check([pass_], task)
+    artifact = Artifact.start(model, task)
     try:
-        result = apply(pass_, model, task, seed=3)
+        result = transformed(pass_, artifact, 3, torch.device("cpu")).model
     finally:  # first of all, since a changed reference makes every later check meaningless
-        assert not differs(untouched, model), "the pass changed the model it was given; it may change artifact.model only"
+        changed = differs(model, artifact.reference)
+        assert not changed, "the pass changed the model it was given; it may change artifact.model only"
     again = apply(pass_, model, task, seed=3)
     assert not differs(result, again), "two runs with the same seed differ; draw random numbers from torch's generator"
     with tempfile.TemporaryDirectory() as folder:

@@ -3,9 +3,9 @@
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -40,9 +40,10 @@ def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int
 def test_help_answers_at_once() -> None:
     """Torch alone takes over a second to import, so this is about imports, not about the machine's speed."""
     compress("--help")  # fills the disk's cache
-    begun = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = compress("--help")
-    assert time.perf_counter() - begun < 0.8
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8  # of the processor, whatever else runs
     assert done.stdout.startswith("Usage: compress [OPTIONS] COMMAND [ARGS]...")
     imported = subprocess.run(
         [sys.executable, "-c", "import sys, cli.main; print('torch' in sys.modules)"],
@@ -350,12 +351,12 @@ def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert lines[-1].startswith("note: 9 layers narrowed: layer1.0.conv1 16->8, ")
 
 
-TINY = "from compress.testing import tiny_model, tiny_task\ndef net():\n    return tiny_model(), tiny_task()\n"
+NET = "from compress.testing import tiny_model, tiny_task\ndef net():\n    return tiny_model(), tiny_task()\n"
 
 
 def test_a_saved_plan_repeats_what_was_found_for_a_target(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file, plan = tmp_path / "mine.py", tmp_path / "plan.yaml"
-    file.write_text(TINY)
+    file.write_text(NET)
     options = ["--pass", "prune_channels:round_to=1"]
     code, out, err = in_process(
         capsys, "plan", f"{file}:net", "--prune-target", "macs=0.5", *options, "--save", str(plan), "--threads", "2"
@@ -372,7 +373,7 @@ def test_a_saved_plan_repeats_what_was_found_for_a_target(capsys: pytest.Capture
 
 def test_a_plan_of_nothing_is_no_success(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text(TINY)
+    file.write_text(NET)
     options = ["--prune", "0.5", "--pass", "prune_channels:round_to=16"]
     code, out, err = in_process(capsys, "plan", f"{file}:net", *options)
     assert (code, out) == (1, "")

@@ -187,7 +187,7 @@ def test_nothing_to_do_is_told() -> None:
         "it needs would not be smaller)"
     )
     with pytest.raises(PassError) as error:
-        factorised(nn.Sequential(nn.ReLU()))
+        factorised(nn.Sequential(nn.BatchNorm2d(3)))
     assert str(error.value) == "low_rank found no layer to factorise; the model from before stands"
     result, _ = factorised(tiny_model(), energy=0.999, allow_noop=True)
     assert not ranks(result)
