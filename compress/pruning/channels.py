@@ -13,7 +13,7 @@ from compress.layers import is_transposed_linear
 from compress.outputs import tensors
 from compress.pruning.criteria import Criterion, Score
 from compress.pruning.cut import cut_, cut_copy, removed_places
-from compress.pruning.evidence import Batches, scores
+from compress.pruning.evidence import Batches, scores, undisturbed
 from compress.pruning.groups import Group, find_groups
 from compress.pruning.importances import library_scores, resolved
 from compress.pruning.oracle import complaint
@@ -227,10 +227,11 @@ def prune_channels_(
     Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", section 3 (what a group is).
     """
     settings = Settings(criterion, ranking, round_to, floor, ratios or {}, exclude)
-    pruner = ChannelPruner(model, example_inputs, settings, batches, seed=seed)
+    with undisturbed(model):  # in the mode that it had, too
+        pruner = ChannelPruner(model, example_inputs, settings, batches, seed=seed)
+        _, cuts = pruner.verified(ratio)
     for note in pruner.notes:
         warnings.warn(note, stacklevel=2)
-    _, cuts = pruner.verified(ratio)
     before = widths(model)
     cut_(model, cuts)
     return changed_widths(before, widths(model))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.layers import is_transposed_linear
 from compress.pruning.groups import Group
 
 # Attributes that repeat the number of heads, or the width of all heads together, in the attention layers of common libraries.
@@ -99,7 +100,7 @@ def _repeat_sizes(model: nn.Module, before: Mapping[str, tuple[int, ...]]) -> No
             new = {"num_embeddings": weight.shape[0], "embedding_dim": weight.shape[1]}
         elif isinstance(module, nn.PReLU):
             new = {"num_parameters": weight.shape[0]}
-        elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # transformers: a linear layer, transposed
+        elif is_transposed_linear(module):
             new = {"nx": weight.shape[0], "nf": weight.shape[1]}
         for name, value in new.items():
             setattr(module, name, value)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, fx
 
 from compress.outputs import fixed_batch, in_batches
+from compress.quant.fake_quantize import ActivationQuantizer
 from compress.quant.placement import keeps_values
-from compress.quant.ranges import Range, quantized
+from compress.quant.ranges import Range
 
 # Errors of layers settle quickly, and each sample costs a pass over the network for each candidate.
 SAMPLES = 64
@@ -61,7 +62,9 @@ class _Trial(fx.Interpreter):
     def _compare(self, reader: fx.Node, read: fx.Node, path: str, result: Tensor) -> None:
         energy = result.double().square().sum().clamp(min=1e-30)
         for number, (low, high) in enumerate(self._proposed[path]):
-            values = {**self.env, read: quantized(self.env[read], low, high)}
+            quantizer = ActivationQuantizer()
+            quantizer.set_range(low, high)
+            values = {**self.env, read: quantizer(self.env[read])}
             args, kwargs = fx.node.map_arg((reader.args, reader.kwargs), values.__getitem__)
             assert callable(reader.target)
             error = (reader.target(*args, **kwargs) - result).double().square().sum()

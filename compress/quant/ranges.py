@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from compress.quant.observers import HistogramObserver
 
@@ -122,10 +121,3 @@ def candidates(seen: HistogramObserver) -> list[Range]:
     found = [method(seen) for method in METHODS.values()]
     found += [percentile(seen, 99.9), percentile(seen, 99.999)]
     return list(dict.fromkeys(found))
-
-
-def quantized(x: Tensor, low: float, high: float) -> Tensor:
-    """`x` on the 256 levels of a range that holds zero."""
-    scale = max((high - low) / (LEVELS - 1), 1e-12)
-    zero_point = min(LEVELS - 1, round(-low / scale))
-    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, LEVELS - 1)

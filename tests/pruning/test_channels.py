@@ -533,3 +533,10 @@ def test_a_rule_that_fails_protects_and_says_so() -> None:
     assert reasons["a"] == "goes into compress_test::odd, whose rule fails on it (of a shape that was not foreseen)"
     assert planned.widths == {"b": (16, 8)}
     assert planned.size_bytes == (None, None)
+
+
+def test_a_model_that_is_pruned_in_place_stays_in_its_mode_and_can_be_trained() -> None:
+    model = Plain().train()
+    prune_channels_(model, (torch.randn(2, 3, 8, 8),), ratio=0.5)
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
