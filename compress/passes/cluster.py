@@ -12,6 +12,7 @@ from compress.artifact import Artifact
 from compress.clustering.codebook import codes_of, encode, entropy_bits
 from compress.clustering.kmeans import INITS, share_values
 from compress.errors import PassError, UserError
+from compress.layers import is_transposed_linear
 from compress.store import shared_tensors
 
 SAME_FILE = "the ONNX file holds the shared values as plain floats: its size and its latency do not change"
@@ -102,7 +103,7 @@ def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
     found = {}
     for path, module in model.named_modules():
         weight = module._parameters.get("weight")
-        transposed_linear = type(module).__name__ == "Conv1D" and hasattr(module, "nf")  # GPT-2's, of transformers
+        transposed_linear = is_transposed_linear(module)
         known = isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or transposed_linear
         if known and weight is not None and weight.is_floating_point():
             found[path] = weight
