@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def make_pass(name: str, options: Mapping[str, Any], where: str = "") -> Pass:
 def convert(value: Any, hint: Any, what: str) -> Any:
     """`value` as the type that an option is annotated with.
 
-    These are bool, int, float, str, Literal, tuple[str, ...], dict[str, float], or any of them | None.
+    These are bool, int, float, str, Literal, tuple[str, ...], dict[str, float], dict[str, int], or any of them | None.
 
     Raises:
         UserError: "`what` must be ..., got ...".
@@ -113,7 +113,7 @@ def convert(value: Any, hint: Any, what: str) -> Any:
                 return choice
         raise UserError(f"{what} must be one of {', '.join(map(str, arguments))}, got {value!r}")
     if origin is dict:
-        return _ratios(value, what)
+        return _numbers(value, _SCALARS[arguments[1]], what)
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
@@ -125,8 +125,8 @@ def convert(value: Any, hint: Any, what: str) -> Any:
         raise UserError(f"{what} must be {KINDS.get(hint, hint)}, got {value!r}") from None
 
 
-def _ratios(value: Any, what: str) -> dict[str, float]:
-    """A mapping of texts to numbers; as a flag `layer1.*=0.3,layer2.*=0.5`."""
+def _numbers(value: Any, kind: Callable[[Any], float], what: str) -> dict[str, float]:
+    """A mapping of texts to numbers of a kind; as a flag `layer1.*=0.3,layer2.*=0.5`."""
     found = value
     if isinstance(value, str):
         pairs = [pair.rpartition("=") for pair in value.split(",")]
@@ -134,9 +134,11 @@ def _ratios(value: Any, what: str) -> dict[str, float]:
     try:
         if not isinstance(found, Mapping) or not all(isinstance(name, str) and name for name in found):
             raise ValueError
-        return {name: _float(number) for name, number in found.items()}
+        return {name: kind(number) for name, number in found.items()}
     except (ValueError, TypeError):
-        raise UserError(f"{what} must map texts to numbers, such as layer1.*=0.3, got {value!r}") from None
+        raise UserError(
+            f"{what} must map texts to numbers, such as layer1.*={'4' if kind is _int else '0.3'}, got {value!r}"
+        ) from None
 
 
 def _bool(value: Any) -> bool:

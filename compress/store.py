@@ -19,6 +19,7 @@ from compress.errors import CompressError, UserError
 from compress.files import write_atomically
 from compress.low_rank.modules import KINDS
 from compress.quant.ptq import prepare
+from compress.quant.scheme import Scheme
 
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 VERSION = 1
@@ -208,11 +209,4 @@ def rebuild_quantized(model: nn.Module, quantization: dict[str, Any]) -> fx.Grap
     """The captured graph with its quantizers in place, their ranges not set."""
     inputs = tuple(torch.zeros(shape, dtype=getattr(torch, kind)) for shape, kind in quantization["inputs"])
     axes = tuple(dict.fromkeys(map(int, part), torch.export.Dim.DYNAMIC) for part in quantization["axes"])
-    graph_module, _ = prepare(
-        model,
-        inputs,
-        exclude=tuple(quantization["exclude"]),
-        weight_bits=quantization["weight_bits"],
-        dynamic_shapes=axes,
-    )
-    return graph_module
+    return prepare(model, inputs, Scheme.from_dict(quantization), dynamic_shapes=axes)[0]

@@ -137,7 +137,8 @@ def test_what_the_task_lacks_is_told_with_how_to_give_it(pass_: object, message:
             lambda: Int8(ranges="max"),
             "int8: ranges must be one of auto, minmax, moving_average, percentile, entropy, mse, got 'max'",
         ),
-        (lambda: Int8(weight_bits=4), "int8: weight_bits must be 7, 8 or none, got 4"),
+        (lambda: Int8(weight_bits=9), "int8: weight_bits must be a whole number in [2, 8], got 9"),
+        (lambda: Int8(bits={"a*": 1}), "int8: bits of 'a*' must be a whole number in [2, 8], got 1"),
     ],
 )
 def test_values_out_of_range_are_refused_when_a_pass_is_made(make: object, message: str) -> None:

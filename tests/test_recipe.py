@@ -1,5 +1,6 @@
 """Recipes: what is wrong is told with file and line, and a resolved recipe says everything."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def test_a_pattern_is_no_number_to_the_base_of_60(tmp_path: Path) -> None:
 def test_a_resolved_recipe_writes_every_default_and_reads_back(tmp_path: Path) -> None:
     recipe = Recipe(model="resnet18", passes=(("finetune", {"epochs": "2"}), ("int8", {"exclude": "a.*,b"})))
     plain = resolved(recipe, recipe.make_passes())
-    assert plain["passes"][1] == {"int8": {"exclude": ["a.*", "b"], "ranges": "mse", "weight_bits": None, "allow_noop": False}}
+    assert list(plain["passes"][1]) == ["int8"]
+    assert plain["passes"][1]["int8"].items() >= {"exclude": ["a.*", "b"], "ranges": "mse", "weight_bits": None}.items()
+    assert set(plain["passes"][1]["int8"]) == {field.name for field in dataclasses.fields(Int8)}
     again = read(write(tmp_path, yaml.safe_dump(plain)))
     assert again.make_passes() == [Finetune(epochs=2), Int8(exclude=("a.*", "b"))]
 
@@ -94,6 +97,10 @@ def test_a_missing_recipe(tmp_path: Path) -> None:
 def test_texts_from_flags_become_the_options_types() -> None:
     assert make_pass("int8", {"weight_bits": "none"}) == Int8()
     assert make_pass("int8", {"weight_bits": "7"}) == Int8(weight_bits=7)
+    assert make_pass("int8", {"bits": "layer1.*=4,fc=6"}) == Int8(bits={"layer1.*": 4, "fc": 6})
+    with pytest.raises(UserError) as error:
+        make_pass("int8", {"bits": "fc=4.5"})
+    assert str(error.value) == "int8: bits must map texts to numbers, such as layer1.*=4, got 'fc=4.5'"
     assert make_pass("finetune", {"distill": "no", "lr": "1e-2", "epochs": "3"}) == Finetune(distill=False, lr=0.01, epochs=3)
 
 

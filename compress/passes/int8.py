@@ -1,7 +1,7 @@
 """Static post-training quantization to 8-bit integers, for ONNX Runtime's integer kernels."""
 
 import fnmatch
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from torch import nn
@@ -12,6 +12,7 @@ from compress.export import captured_inputs
 from compress.measure.environment import saturates
 from compress.quant.ptq import AUTO, calibrate, prepare
 from compress.quant.ranges import METHODS
+from compress.quant.scheme import FEWEST_BITS, MOST_BITS, Scheme
 from compress.store import structure_of
 
 
@@ -29,14 +30,20 @@ class Int8:
         ranges: how each activation's range is chosen, see `compress.quant.ranges`: `minmax` keeps every value seen;
             `moving_average`, `percentile` (99.99 % of the values), `entropy` and `mse` clip; `auto` takes for each tensor
             the one of these that changes the outputs of the layers behind it least.
-        weight_bits: 8; or 7, which processors without VNNI need, because they saturate in between. None decides by the
-            processor at hand.
+        weight_bits: 2 to 8. Processors without VNNI need 7, because they saturate in between. None decides by the processor
+            at hand. Below 8 the codes are stored as int8 all the same: such a network is no smaller and no faster.
+        bits: shell pattern of layer names -> bits of their weights, instead of `weight_bits`; the last that matches counts.
+        per_channel: a scale for each output channel of a weight, rather than one for all of it.
+        symmetric: activations with both signs have their zero in the middle of the codes.
         allow_noop: no error where no layer could be quantized.
     """
 
     exclude: tuple[str, ...] = ()
     ranges: Literal["auto", "mse", "minmax", "moving_average", "percentile", "entropy"] = "mse"
-    weight_bits: Literal[7, 8] | None = None
+    weight_bits: int | None = None
+    bits: dict[str, int] = field(default_factory=dict)
+    per_channel: bool = True
+    symmetric: bool = False
     allow_noop: bool = False
 
     name: ClassVar[str] = "int8"
@@ -46,34 +53,35 @@ class Int8:
     def __post_init__(self) -> None:
         if self.ranges not in (AUTO, *METHODS):
             raise UserError(f"{self.name}: ranges must be one of {', '.join((AUTO, *METHODS))}, got '{self.ranges}'")
-        if self.weight_bits not in (None, 7, 8):
-            raise UserError(f"{self.name}: weight_bits must be 7, 8 or none, got {self.weight_bits}")
+        asked = {"weight_bits": self.weight_bits} if self.weight_bits is not None else {}
+        for what, bits in (asked | {f"bits of '{pattern}'": bits for pattern, bits in self.bits.items()}).items():
+            if bits not in range(FEWEST_BITS, MOST_BITS + 1):
+                raise UserError(f"{self.name}: {what} must be a whole number in [{FEWEST_BITS}, {MOST_BITS}], got {bits}")
 
     def apply(self, artifact: Artifact) -> nn.Module:
         # On the CPU, wherever training ran: that is where the graph is captured, observed and measured.
         model, signature = artifact.model.cpu(), artifact.signature
         assert artifact.task.calibration is not None
-        bits = self.weight_bits or (7 if saturates() else 8)
+        bits = self.weight_bits or (7 if saturates() else MOST_BITS)
+        scheme = Scheme(self.exclude, bits, self.bits, self.per_channel, self.symmetric)
         example = artifact.task.example_inputs
         inputs = captured_inputs(model, example, signature)
         structure = structure_of(model, artifact.reference)
         shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-        graph_module, placement = prepare(
-            model, inputs, exclude=self.exclude, weight_bits=bits, dynamic_shapes=signature.dynamic_shapes
-        )
-        unknown = [pattern for pattern in self.exclude if not fnmatch.filter(placement.layers, pattern)]
-        if unknown:
-            raise UserError(f"{self.name}: exclude '{unknown[0]}' matches no convolution or linear layer")
+        graph_module, placement = prepare(model, inputs, scheme, dynamic_shapes=signature.dynamic_shapes)
+        for option, patterns in (("exclude", self.exclude), ("bits", self.bits)):
+            unknown = [pattern for pattern in patterns if not fnmatch.filter(placement.layers, pattern)]
+            if unknown:
+                raise UserError(f"{self.name}: {option} '{unknown[0]}' matches no convolution or linear layer")
         samples = calibrate(graph_module, artifact.task.calibration, self.ranges)
         if samples == 0:
             raise PassError(f"{self.name}: the calibration data are empty")
         artifact.notes.append(f"ranges from {samples} calibration samples")
-        if bits == 7:
-            artifact.notes.append("7-bit weights: this processor has no VNNI, and 8-bit products would saturate")
+        if self.weight_bits is None and bits < MOST_BITS:
+            artifact.notes.append(f"{bits}-bit weights: this processor has no VNNI, and 8-bit products would saturate")
         # What the store needs to rebuild this graph, beside the numbers in the state dict, and the report to explain it.
         graph_module.meta["quantization"] = {
-            "exclude": list(self.exclude),
-            "weight_bits": bits,
+            **scheme.to_dict(),
             "inputs": [[list(x.shape), str(x.dtype).removeprefix("torch.")] for x in inputs],
             "axes": [list(axes) for axes in signature.axes],
             "float_shapes": shapes,

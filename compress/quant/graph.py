@@ -101,6 +101,22 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> list[str]:
     return folded
 
 
+def add_bias(graph_module: fx.GraphModule, node: fx.Node) -> None:
+    """Give a convolution or linear layer that has no bias one of zeros, in place."""
+    if len(node.args) > 2 and node.args[2] is not None:
+        return
+    weight_node = node.args[1]
+    assert isinstance(weight_node, fx.Node)
+    weight = attribute(graph_module, weight_node)
+    assert weight is not None
+    path = _folded_bias_path(graph_module, str(weight_node.target), None)
+    set_attribute(graph_module, path, nn.Parameter(weight.new_zeros(len(weight))))
+    with graph_module.graph.inserting_before(node):
+        bias = graph_module.graph.get_attr(path)
+    bias.meta = {**weight_node.meta, "val": weight.new_zeros(len(weight))}
+    node.args = (*node.args[:2], bias, *node.args[3:])
+
+
 def _folded_bias_path(graph_module: fx.GraphModule, weight_path: str, bias_node: fx.Node | None) -> str:
     """The old bias's place where nothing else reads it, else a free name beside the weight."""
     if bias_node is not None and len(bias_node.users) == 1:

@@ -6,7 +6,6 @@ a quantized output, and an operator that merely moves or selects values must kee
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import torch
 from torch import fx
@@ -202,8 +201,3 @@ def _quantize(node: fx.Node, placement: Placement) -> fx.Node:
         source = _quantize(node.args[0], placement)
     placement.source[node] = source
     return source
-
-
-def by_globs(patterns: tuple[str, ...]) -> Callable[[str], bool]:
-    """A `skip` function for layer names that match any of the shell patterns."""
-    return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -8,11 +8,12 @@ from torch import Tensor, fx, nn
 
 from compress.outputs import in_batches
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
-from compress.quant.graph import attribute, capture, fold_batch_norm, layer_of
+from compress.quant.graph import add_bias, attribute, capture, fold_batch_norm, layer_of
 from compress.quant.local_error import choose
 from compress.quant.observers import HistogramObserver
-from compress.quant.placement import WEIGHTED, Placement, by_globs, place
+from compress.quant.placement import WEIGHTED, Placement, place
 from compress.quant.ranges import METHODS, candidates
+from compress.quant.scheme import Scheme
 
 QUANTIZERS = "quantizers"
 AUTO = "auto"
@@ -21,37 +22,48 @@ LARGEST_BIAS_CODE = 2**29
 
 
 def prepare(
-    model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
-    *,
-    exclude: tuple[str, ...] = (),
-    weight_bits: int = 8,
-    dynamic_shapes: Any = None,
+    model: nn.Module, example_inputs: tuple[Tensor, ...], scheme: Scheme | None = None, *, dynamic_shapes: Any = None
 ) -> tuple[fx.GraphModule, Placement]:
-    """`model` as a graph with batch norm folded and quantizers placed; their ranges are not set yet.
+    """`model` as a graph with batch norm folded and quantizers placed; the ranges of activations are not set yet.
 
-    The same model and options always give the same module names, so that a saved state fits. `model` is not changed.
+    The same model and scheme always give the same module names, so that a saved state fits. `model` is not changed.
     """
+    graph_module = folded(model, example_inputs, dynamic_shapes)
+    return graph_module, insert_quantizers(graph_module, scheme or Scheme())
+
+
+def folded(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes: Any = None) -> fx.GraphModule:
+    """A copy of `model` as a graph with batch norm folded, still in float."""
     graph_module = capture(model, example_inputs, dynamic_shapes)
     fold_batch_norm(graph_module)
-    placement = place(graph_module, by_globs(exclude))
+    return graph_module
+
+
+def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement:
+    """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now."""
+    placement = place(graph_module, scheme.excludes)
     graph_module.add_submodule(QUANTIZERS, nn.Module())
+    if scheme.biases:
+        for node in placement.weights:
+            add_bias(graph_module, node)
     names: dict[fx.Node, str] = {}
     for node, source in placement.source.items():
         if source not in names:
-            names[source] = _add(graph_module, source.name, ActivationQuantizer())
+            names[source] = _add(graph_module, source.name, ActivationQuantizer(symmetric=scheme.symmetric))
         _insert(graph_module, node, names[source])
     # Collected first: inserting a quantizer changes the arguments of all layers that share a weight.
+    layers = {node.args[1]: layer_of(node) for node in reversed(placement.weights)}
     for weight_node in dict.fromkeys(node.args[1] for node in placement.weights):
         assert isinstance(weight_node, fx.Node)
         weight = attribute(graph_module, weight_node)
         assert weight is not None
-        quantizer = WeightQuantizer(len(weight), weight_bits)
+        channels = len(weight) if scheme.per_channel else None
+        quantizer = WeightQuantizer(channels, scheme.bits_of(layers[weight_node]))
         quantizer.set_from(weight)
         _insert(graph_module, weight_node, _add(graph_module, weight_node.name, quantizer))
     graph_module.graph.lint()
     graph_module.recompile()
-    return graph_module, placement
+    return placement
 
 
 def _add(graph_module: fx.GraphModule, name: str, quantizer: nn.Module) -> str:

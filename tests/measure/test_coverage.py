@@ -15,13 +15,14 @@ from compress.measure import integer_coverage
 from compress.measure.coverage import NO_KERNEL, Coverage, layer_name
 from compress.models.resnet import resnet18
 from compress.quant.ptq import calibrate, prepare
+from compress.quant.scheme import Scheme
 
 SIGNATURE = Signature(("input",), ("logits",), (IMAGE_AXES,))
 BY_OPTION = "left in float by option"
 
 
 def coverage(model: nn.Module, x: Tensor, path: Path, *exclude: str) -> Coverage:
-    graph_module, placement = prepare(model, (x,), exclude=exclude, dynamic_shapes=SIGNATURE.dynamic_shapes)
+    graph_module, placement = prepare(model, (x,), Scheme(exclude), dynamic_shapes=SIGNATURE.dynamic_shapes)
     calibrate(graph_module, lambda: [(x,)], "minmax")
     export_onnx(graph_module, (x,), path, SIGNATURE)
     return integer_coverage(path, placement.left_in_float)

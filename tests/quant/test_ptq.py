@@ -16,10 +16,11 @@ from compress.quant.fake_quantize import ActivationQuantizer
 from compress.quant.observers import HistogramObserver
 from compress.quant.ptq import QUANTIZERS, calibrate, prepare, quantizers_in
 from compress.quant.ranges import METHODS
+from compress.quant.scheme import Scheme
 
 
 def quantized(model: nn.Module, *inputs: Tensor, ranges: str = "minmax", exclude: tuple[str, ...] = ()) -> fx.GraphModule:
-    graph_module, _ = prepare(model.eval(), inputs, exclude=exclude)
+    graph_module, _ = prepare(model.eval(), inputs, Scheme(exclude))
     calibrate(graph_module, lambda: [inputs], ranges)
     return graph_module
 

@@ -1,0 +1,55 @@
+"""Everything that decides the structure of a quantized graph, as plain data that a manifest holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+FEWEST_BITS, MOST_BITS = 2, 8
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How the numbers of a network become integers.
+
+    Args:
+        exclude: shell patterns of layer names to leave in float.
+        weight_bits: 2 to 8, of all layers that `layer_bits` does not name. Codes are stored as int8.
+        layer_bits: shell pattern of layer names -> 2 to 8; the last that matches counts.
+        per_channel: a scale per output channel of a weight, rather than one for all of it.
+        symmetric: activations that take both signs have their zero in the middle of the 256 codes.
+        biases: every quantized layer has a bias, where it had none a bias of zeros; bias correction needs it.
+    """
+
+    exclude: tuple[str, ...] = ()
+    weight_bits: int = MOST_BITS
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    per_channel: bool = True
+    symmetric: bool = False
+    biases: bool = False
+
+    def excludes(self, layer: str) -> bool:
+        """Whether a layer is to stay in float."""
+        return any(fnmatchcase(layer, pattern) for pattern in self.exclude)
+
+    def bits_of(self, layer: str) -> int:
+        """How many bits the codes of a layer's weight have."""
+        named = [bits for pattern, bits in self.layer_bits.items() if fnmatchcase(layer, pattern)]
+        return named[-1] if named else self.weight_bits
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "exclude": list(self.exclude),
+            "weight_bits": self.weight_bits,
+            "layer_bits": dict(self.layer_bits),
+            "per_channel": self.per_channel,
+            "symmetric": self.symmetric,
+            "biases": self.biases,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Scheme":
+        """From what `to_dict` gave; other keys are ignored, and missing ones have their default."""
+        values = {each.name: plain[each.name] for each in fields(cls) if each.name in plain}
+        return cls(**{**values, "exclude": tuple(values.get("exclude", ()))})
