@@ -4,10 +4,12 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compress.checkpoint import Checkpoint
 from compress.errors import PassError, UserError
 from compress.outputs import first_tensor
 from compress.progress import report
@@ -20,13 +22,24 @@ Batches = Iterable[tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training run did. `losses` holds the mean loss of each epoch."""
+    """What a training run did.
+
+    Attributes:
+        losses: the mean loss of each epoch.
+        scores: what `validate` gave after each epoch; empty without it.
+    """
 
     losses: tuple[float, ...]
     steps: int
     samples: int
     seconds: float
     precision: str
+    scores: tuple[float, ...] = ()
+
+    @property
+    def best(self) -> int | None:
+        """The epoch with the highest score, counted from 1, the last of equals; None without scores."""
+        return max(range(len(self.scores), 0, -1), key=lambda epoch: self.scores[epoch - 1]) if self.scores else None
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
@@ -54,6 +67,10 @@ def fit(
     what: str = "train",
     after_epoch: Callable[[int, float], None] | None = None,
     before_step: Callable[[int, int], bool] | None = None,
+    autocast: bool = True,
+    clip_norm: float | None = None,
+    average: float | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
 ) -> FitResult:
     """Train `model` in place: SGD with Nesterov momentum under a one-cycle schedule of learning rate and momentum.
 
@@ -67,6 +84,10 @@ def fit(
         after_epoch: called with the epoch, counted from 1, and its mean loss.
         before_step: called with the steps done and the steps in all; true where it wrote zeros into sparse layers, which are
             held from then on.
+        autocast: False computes in float32 everywhere.
+        clip_norm: gradients are scaled down to this Euclidean norm, of all of them together, where it is larger.
+        average: the model ends with the exponential moving average of its weights, of this decay in [0, 1).
+        validate: scores the model, averaged where asked for, after each epoch; it ends as it was after the best one.
 
     Raises:
         UserError: `train` gives no batch.
@@ -75,20 +96,13 @@ def fit(
     Source: Smith and Topin 2019, "Super-Convergence", section 3, for the schedule.
     """
     device = next(model.parameters()).device
-    dtype = autocast_dtype(device)
+    dtype = autocast_dtype(device) if autocast else None
     steps_per_epoch = count_batches(train())
     if steps_per_epoch == 0:
         raise UserError(f"{what}: the training data are empty")
     channels_last_(model)
-    # Biases and norm parameters are not decayed: pulling a scale to zero changes the function, not its size.
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=lr,
-        momentum=0.95,
-        nesterov=True,
-    )
+    optimizer = _optimizer(model, lr, weight_decay)
+    checkpoint = Checkpoint(model, average, validate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(2, epochs * steps_per_epoch))
     start, steps, samples, means = time.perf_counter(), 0, 0, []
     model.train()
@@ -105,8 +119,11 @@ def fit(
                 value = loss(logits.float(), tuple(inputs), target)
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
+                if clip_norm is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
                 optimizer.step()
                 schedule.step()
+                checkpoint.after_step()
                 total += value.detach()
                 count, steps, samples = count + 1, steps + 1, samples + len(target)
                 note = f"loss {total.item() / count:.3f}" if count % 10 == 0 else ""
@@ -118,9 +135,18 @@ def fit(
             means.append(mean)
             if after_epoch is not None:
                 after_epoch(epoch, mean)
-    model.eval()
+            checkpoint.after_epoch(zeros.write_)
+        checkpoint.finish_(zeros.write_)
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
-    return FitResult(tuple(means), steps, samples, time.perf_counter() - start, precision)
+    return FitResult(tuple(means), steps, samples, time.perf_counter() - start, precision, tuple(checkpoint.scores))
+
+
+def _optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.SGD:
+    """Biases and norm parameters are not decayed: pulling a scale to zero changes the function, not its size."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=lr, momentum=0.95, nesterov=True)
 
 
 def channels_last_(model: nn.Module) -> nn.Module:

@@ -9,8 +9,9 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
-    "errors progress outputs losses models quiet layers",
-    "intake files measure quant pruning sparsity clustering low_rank onnx_rewrites",
+    "errors progress outputs losses models quiet layers checkpoint",
+    "intake files sparsity",
+    "measure quant pruning clustering low_rank onnx_rewrites",
     "export store",
     "budgets task training",
     "data parity",
@@ -21,7 +22,7 @@ LAYERS = [
     "planning sensitivity",
     "plots recipe report folder",
     "run",
-    "bench evaluate testing",
+    "bench evaluate inspection testing",
     "__init__",
 ]
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

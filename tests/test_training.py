@@ -133,6 +133,56 @@ def test_a_loss_that_is_no_number_stops_the_training(bad: float) -> None:
     assert str(error.value) == "the loss became nan in epoch 2 of 3, at step 12 or before; try a lower lr than 0.1"
 
 
+def test_gradients_are_scaled_down_to_the_largest_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    step = torch.optim.SGD.step
+
+    def spying(self: torch.optim.SGD, closure: Callable[[], float] | None = None) -> object:
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spying)
+    for clip_norm in (None, 0.1):
+        fit(net(), separable, cross_entropy, epochs=1, lr=1e-6, clip_norm=clip_norm)
+    assert min(norms[:6]) > 0.1
+    assert norms[6:] == pytest.approx([0.1] * 6, rel=1e-3)
+
+
+def test_the_model_ends_as_its_average_after_the_best_epoch() -> None:
+    scores, seen = iter([0.2, 0.7, 0.4]), []
+
+    def validate(model: nn.Module) -> float:
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return next(scores)
+
+    plain, model = net(), net()
+    fit(plain, separable, cross_entropy, epochs=2, lr=0.1)
+    done = fit(model, separable, cross_entropy, epochs=3, lr=0.1, average=0.9, validate=validate)
+    assert (done.scores, done.best) == ((0.2, 0.7, 0.4), 2)
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in model.state_dict().items())
+    assert not torch.equal(model[0].weight, plain[0].weight)
+    assert not model.training
+    assert fit(net(), separable, cross_entropy, epochs=1, lr=0.1).best is None
+
+
+def test_an_average_does_not_change_how_training_goes_on() -> None:
+    one, other = (fit(net(), separable, cross_entropy, epochs=3, lr=0.1, **more) for more in ({}, {"average": 0.9}))
+    assert one.losses == other.losses
+
+
+def test_autocast_can_be_left_out() -> None:
+    kinds = set()
+
+    class Spy(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            kinds.add(super().forward(x).dtype)
+            return super().forward(x)
+
+    done = fit(Spy(2, 2), separable, cross_entropy, epochs=1, lr=0.1, autocast=False)
+    assert (kinds, done.precision) == ({torch.float32}, "float32")
+
+
 def test_no_training_data_is_told() -> None:
     with pytest.raises(UserError) as error:
         fit(net(), lambda: [], cross_entropy, epochs=3, lr=0.1, what="finetune")

@@ -51,12 +51,7 @@ class Finetune:
     needs: ClassVar[tuple[str, ...]] = ("train",)
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise UserError(f"{self.name}: epochs must be at least 1, got {self.epochs}")
-        check_range(self.name, "lr", self.lr, 0, float("inf"), open_ends=True)
-        check_range(self.name, "weight_decay", self.weight_decay, 0, 1, open_ends=False)
-        check_range(self.name, "temperature", self.temperature, 0, float("inf"), open_ends=True)
-        check_range(self.name, "alpha", self.alpha, 0, 1, open_ends=False)
+        check_training(self.name, self.epochs, self.lr, self.weight_decay, self.temperature, self.alpha)
 
     def apply(self, artifact: Artifact) -> nn.Module:
         return self.train(artifact, self.name)
@@ -70,7 +65,8 @@ class Finetune:
         """
         model, train = artifact.model, artifact.task.train
         assert train is not None
-        loss = self._towards(artifact.reference, next(model.parameters()).device) if self.distill else _cross_entropy
+        device = next(model.parameters()).device
+        loss = towards(artifact.reference, device, self.temperature, self.alpha) if self.distill else cross_entropy
         done = fit(
             model,
             train,
@@ -90,17 +86,34 @@ class Finetune:
         )
         return model
 
-    def _towards(self, reference: nn.Module, device: torch.device) -> Loss:
-        teacher = channels_last_(copy.deepcopy(reference).to(device).eval())
-        dtype = autocast_dtype(device)
 
-        def loss(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
-            with torch.no_grad(), torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-                expected = first_tensor(teacher(*inputs)).float()
-            return distillation(logits, expected, target, temperature=self.temperature, alpha=self.alpha)
+def check_training(name: str, epochs: int, lr: float, weight_decay: float, temperature: float, alpha: float) -> None:
+    """Raise UserError unless a pass can train with these options; see `Finetune` for what they mean."""
+    if epochs < 1:
+        raise UserError(f"{name}: epochs must be at least 1, got {epochs}")
+    check_range(name, "lr", lr, 0, float("inf"), open_ends=True)
+    check_range(name, "weight_decay", weight_decay, 0, 1, open_ends=False)
+    check_range(name, "temperature", temperature, 0, float("inf"), open_ends=True)
+    check_range(name, "alpha", alpha, 0, 1, open_ends=False)
 
-        return loss
+
+def towards(reference: nn.Module, device: torch.device, temperature: float, alpha: float, *, autocast: bool = True) -> Loss:
+    """The distillation loss with a copy of `reference` as teacher.
+
+    Args:
+        autocast: whether the teacher may compute in bfloat16, where the processor has it.
+    """
+    teacher = channels_last_(copy.deepcopy(reference).to(device).eval())
+    dtype = autocast_dtype(device) if autocast else None
+
+    def loss(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            expected = first_tensor(teacher(*inputs)).float()
+        return distillation(logits, expected, target, temperature=temperature, alpha=alpha)
+
+    return loss
 
 
-def _cross_entropy(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+    """The loss towards the labels alone."""
     return F.cross_entropy(logits, target)
