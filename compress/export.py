@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.errors import CompressError, UserError
 from compress.files import write_atomically
 from compress.onnx_rewrites import rewrite
-from compress.outputs import tensors
+from compress.outputs import batch_of_two, tensors
 from compress.quant.ops import onnx_translations
 from compress.quiet import quiet
 
@@ -117,11 +117,6 @@ def _takes_other_sizes(model: nn.Module, graph: torch.fx.Graph, example_inputs: 
     except Exception:  # a user's forward can raise anything
         return False
     return True
-
-
-def batch_of_two(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The inputs with a batch of at least 2, by repetition: `torch.export` bakes a size of 1 into the graph."""
-    return tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
 
 
 def captured_inputs(model: nn.Module, inputs: tuple[Tensor, ...], signature: Signature) -> tuple[Tensor, ...]:

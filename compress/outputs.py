@@ -42,6 +42,11 @@ def fixed_batch(model: nn.Module) -> int | None:
     return next((length for length in shape[:1] if isinstance(length, int)), None)
 
 
+def batch_of_two(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The inputs with a batch of at least 2, by repetition: `torch.export` bakes a size of 1 into the graph."""
+    return tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
+
+
 def in_batches(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
     """The inputs in parts that the model takes: one, but for a captured graph that fixes its batch."""
     size = fixed_batch(model)

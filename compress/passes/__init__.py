@@ -19,6 +19,7 @@ BUILT_IN = {
     "finetune": ("compress.passes.finetune", "Finetune"),
     "cluster": ("compress.passes.cluster", "Cluster"),
     "int8": ("compress.passes.int8", "Int8"),
+    "qat": ("compress.passes.qat", "QAT"),
 }
 ENTRY_POINTS = "compress.passes"
 

@@ -23,9 +23,14 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     Inference", section 2.1.
     """
     limits = torch.iinfo(zero_point.dtype)
+    return on_grid(x, scale, zero_point, limits.min, limits.max)
+
+
+def on_grid(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
+    """What `fake_quantize` computes, with integers clamped to `low` and `high`."""
     if scale.ndim == 0:
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point.int(), limits.min, limits.max)
-    return torch.fake_quantize_per_channel_affine(x, scale, zero_point.int(), 0, limits.min, limits.max)
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point.int(), low, high)
+    return torch.fake_quantize_per_channel_affine(x, scale, zero_point.int(), 0, low, high)
 
 
 @fake_quantize.register_fake

@@ -116,11 +116,11 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
             graph_module.set_submodule(path, quantizer)
     for path, quantizer in quantizers.items():
         quantizer.set_range(*chosen[path])
-    _leave_room_for_biases(graph_module)
+    leave_room_for_biases(graph_module)
     return samples
 
 
-def _leave_room_for_biases(graph_module: fx.GraphModule) -> None:
+def leave_room_for_biases(graph_module: fx.GraphModule) -> None:
     """Widen, in place, the weight scale of channels that are nearly zero beside their bias.
 
     A bias is stored as int32 in steps of input scale * weight scale. Of a dead channel (its batch norm's scale went to

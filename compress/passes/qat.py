@@ -1,0 +1,121 @@
+"""Quantization-aware training: int8, then training with its rounding until the rounding costs less."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx, nn
+
+from compress.artifact import Artifact
+from compress.errors import PassError, UserError
+from compress.outputs import fixed_batch, predictor
+from compress.passes.base import check_range
+from compress.passes.finetune import check_training, cross_entropy, towards
+from compress.passes.int8 import Int8
+from compress.quant.ptq import quantizers_in
+from compress.quant.qat import finish, freeze_ranges_, trainable_
+from compress.quiet import quiet
+from compress.training import FitResult, fit
+
+
+@dataclass(frozen=True)
+class QAT(Int8):
+    """The pass `int8`, whose options it has, and training from there on; worth its time below 8 bits.
+
+    Batch norm is folded before, so that what trains is what runs. Everything computes in float32. The epoch with the best
+    validation score is kept, and where none is as good as before training, nothing of the training is.
+
+    Source: Esser et al. 2020, "Learned Step Size Quantization"; Jacob et al. 2018, "Quantization and Training of Neural
+    Networks for Efficient Integer-Arithmetic-Only Inference", section 3.
+
+    Args:
+        epochs: passes over the training data, at least 1.
+        lr: peak learning rate, above 0.
+        weight_decay: on weights of convolutions and linear layers, at least 0.
+        learn_scales: whether the step sizes are trained; otherwise they stay as calibration chose them.
+        freeze: share of the steps, at the end, in which the step sizes stand still; in [0, 1].
+        average: decay of the moving average of the weights that is kept, in [0, 1); 0 keeps the weights themselves.
+        clip_norm: the largest norm of a step's gradient, above 0.
+        distill, temperature, alpha: as in the pass `finetune`.
+    """
+
+    epochs: int = 2
+    lr: float = 0.01
+    weight_decay: float = 1e-4
+    learn_scales: bool = True
+    freeze: float = 0.2
+    average: float = 0.99
+    clip_norm: float = 1.0
+    distill: bool = True
+    temperature: float = 4.0
+    alpha: float = 0.9
+
+    name: ClassVar[str] = "qat"
+    needs: ClassVar[tuple[str, ...]] = ("calibration", "train")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_training(self.name, self.epochs, self.lr, self.weight_decay, self.temperature, self.alpha)
+        check_range(self.name, "freeze", self.freeze, 0, 1, open_ends=False)
+        check_range(self.name, "clip_norm", self.clip_norm, 0, float("inf"), open_ends=True)
+        if not 0 <= self.average < 1:
+            raise UserError(f"{self.name}: average must be in [0, 1), got {self.average:g}")
+
+    def apply(self, artifact: Artifact) -> nn.Module:
+        device = next(artifact.model.parameters()).device
+        untrained = super().apply(artifact)  # moves the model to the CPU
+        assert isinstance(untrained, fx.GraphModule)
+        if not quantizers_in(untrained):
+            return untrained
+        if fixed_batch(untrained) is not None:
+            raise UserError(f"{self.name} cannot train a network whose forward fixes the batch; use int8")
+        with quiet():  # torch warns of its own pytree when a captured graph is copied
+            network = copy.deepcopy(untrained)
+        trainable_(network, artifact.model, learn_scales=self.learn_scales).to(device)
+        try:
+            done = self._fit(network, artifact)
+        except PassError as error:  # the loss is no number any more
+            artifact.notes.append(f"nothing of the training is kept: {error}")
+            return untrained
+        return self._better(untrained, finish(network.cpu()), done, artifact)
+
+    def _fit(self, network: fx.GraphModule, artifact: Artifact) -> FitResult:
+        task = artifact.task
+        assert task.train is not None
+        validate = task.validate
+        device = next(network.parameters()).device
+
+        def freeze(done: int, steps: int) -> bool:
+            if done >= (1 - self.freeze) * steps:
+                freeze_ranges_(network)
+            return False
+
+        return fit(
+            network,
+            task.train,
+            towards(artifact.reference, device, self.temperature, self.alpha, autocast=False) if self.distill else cross_entropy,
+            epochs=self.epochs,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            what=self.name,
+            before_step=freeze,
+            autocast=False,
+            clip_norm=self.clip_norm,
+            average=self.average or None,
+            validate=(lambda model: validate(predictor(model))) if validate is not None else None,
+        )
+
+    def _better(self, untrained: nn.Module, trained: nn.Module, done: FitResult, artifact: Artifact) -> nn.Module:
+        """The trained network, or the one from before where that scores better; with a note."""
+        losses = f"{done.steps} steps, mean loss of the first epoch {done.losses[0]:.4f}, of the last {done.losses[-1]:.4f}"
+        artifact.notes.append(losses + (", distilled from the original" if self.distill else ""))
+        if done.best is None or artifact.task.validate is None:
+            artifact.notes.append("no validation data: the last epoch is kept, unseen whether it is better than before training")
+            return trained
+        score, before = done.scores[done.best - 1], artifact.task.validate(predictor(untrained))
+        if score < before:
+            which, kept = f"nothing of the training is kept: epoch {done.best} of {self.epochs}, the best,", untrained
+        else:
+            which, kept = f"epoch {done.best} of {self.epochs} is kept: it", trained
+        artifact.notes.append(f"{which} scores {score:.4f} on the validation data, int8 without training {before:.4f}")
+        return kept

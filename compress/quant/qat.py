@@ -1,0 +1,109 @@
+"""Quantization-aware training: a network that trains with the rounding it will have, for any loop and optimizer.
+
+net = qat.prepare(model, (images,), calibration=lambda: [(images,)])
+...                                   # train net as any module
+quantized = qat.finish(net)
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.errors import UserError
+from compress.outputs import batch_of_two
+from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
+from compress.quant.graph import attribute
+from compress.quant.learned import LearnedQuantizer
+from compress.quant.ptq import calibrate, leave_room_for_biases
+from compress.quant.ptq import prepare as prepare_graph
+from compress.quant.scheme import Scheme
+from compress.sparsity.masks import mark_sparse_, sparse_weights
+
+
+def prepare(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    calibration: Callable[[], Iterable[tuple[Tensor, ...]]],
+    scheme: Scheme | None = None,
+    ranges: str = "mse",
+    learn_scales: bool = True,
+    dynamic_shapes: Any = None,
+) -> fx.GraphModule:
+    """A copy of `model` to be trained with the rounding of its integers, on the CPU, starting from calibrated ranges.
+
+    Batch norm is folded into the convolutions, and dropout is off, in training too: it is the network that will run. Other
+    batch norms keep their statistics. Zeros of sparse layers are held by `compress.sparsity.masks.keep_zeros`.
+
+    Args:
+        example_inputs: one tensor per argument of the forward, batch first.
+        calibration: gives batches of inputs anew on each call.
+        scheme: bits, layers left in float; see `Scheme`.
+        ranges: how the ranges to start from are chosen, see `compress.quant.ptq.calibrate`.
+        learn_scales: whether the step sizes are trained with the weights; otherwise they stay.
+        dynamic_shapes: as `torch.export.export` takes them; None leaves the batch free and fixes the other axes.
+
+    Raises:
+        UserError: the forward cannot be captured, no layer can be quantized, or there are no calibration data.
+    """
+    if dynamic_shapes is None:
+        dynamic_shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in example_inputs)
+        example_inputs = batch_of_two(example_inputs)
+    model = copy.deepcopy(model)
+    graph_module, placement = prepare_graph(model, example_inputs, scheme, dynamic_shapes=dynamic_shapes)
+    if not placement.weights:
+        raise UserError(f"no layer of {type(model).__name__} can be quantized")
+    if calibrate(graph_module, calibration, ranges) == 0:
+        raise UserError("the calibration data are empty")
+    return trainable_(graph_module, model, learn_scales=learn_scales)
+
+
+def trainable_(graph_module: fx.GraphModule, model: nn.Module, *, learn_scales: bool = True) -> fx.GraphModule:
+    """Let a calibrated graph train, in place, and give it back.
+
+    Args:
+        model: what the graph was captured from, whose sparse layers are marked in the graph, too.
+    """
+    for path in sparse_weights(model):
+        mark_sparse_(graph_module.get_submodule(path.rpartition(".")[0]))
+    for path, module in list(graph_module.named_modules()):
+        if isinstance(module, ActivationQuantizer | WeightQuantizer):
+            graph_module.set_submodule(path, LearnedQuantizer(module, learn=learn_scales))
+    return graph_module
+
+
+def freeze_ranges_(graph_module: fx.GraphModule) -> None:
+    """Train the scales no further, in place; the weights settle on grids that stand still."""
+    for module in graph_module.modules():
+        if isinstance(module, LearnedQuantizer):
+            module.scale.requires_grad_(False)
+            module.scale.grad = None
+
+
+@torch.no_grad()
+def finish(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """The trained network as an ordinary quantized graph in eval mode, changed in place: the same numbers, to be exported.
+
+    Weights that training left outside of their codes are clipped to them. The graph computes what it computed in training,
+    but for channels whose weights have become nearly nothing beside their bias: see `leave_room_for_biases`.
+    """
+    weights = [
+        (node, path)
+        for node in graph_module.graph.nodes
+        if node.op == "call_module" and isinstance(graph_module.get_submodule(path := str(node.target)), LearnedQuantizer)
+    ]
+    for path, module in list(graph_module.named_modules()):
+        if isinstance(module, LearnedQuantizer):
+            graph_module.set_submodule(path, module.write_back_())
+    leave_room_for_biases(graph_module)
+    for node, path in weights:
+        quantizer = graph_module.get_submodule(path)
+        weight = attribute(graph_module, node.args[0])
+        if isinstance(quantizer, WeightQuantizer) and weight is not None:
+            largest = quantizer.largest_code * quantizer.scale
+            largest = largest.view(-1, *[1] * (weight.ndim - 1)) if largest.ndim else largest
+            weight.copy_(weight.clamp(-largest, largest))
+    return graph_module.eval()
