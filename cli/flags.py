@@ -28,6 +28,7 @@ def to_recipe(
     prune_plan: str | None = None,
     prune_steps: int | None = None,
     int8: bool,
+    qat: int | None = None,
     finetune: int | None,
     no_finetune: bool,
     extra: tuple[str, ...],
@@ -43,6 +44,7 @@ def to_recipe(
         **ways,
         "--prune-steps": prune_steps,
         "--int8": int8,
+        "--qat": qat,
         "--finetune": finetune,
         "--no-finetune": no_finetune,
         "--pass": extra,
@@ -55,6 +57,8 @@ def to_recipe(
         return replace(base, **{key: value for key, value in given.items() if value is not None and value is not False})
     if finetune is not None and no_finetune:
         raise UserError("--finetune and --no-finetune contradict each other")
+    if int8 and qat is not None:
+        raise UserError("--qat is int8 with training; leave --int8 out")
     steps: dict[str, dict[str, Any]] = {}
     implied: list[str] = []
     channels = _channels(ways)
@@ -70,6 +74,8 @@ def to_recipe(
         steps["finetune"] = {"epochs": finetune} if channels is not None else {"epochs": finetune, "distill": False}
     if int8:
         steps["int8"] = {}
+    if qat is not None:
+        steps["qat"] = {"epochs": qat}
     for text in extra:
         name, option, value = _parse(text)
         steps.setdefault(name, {})

@@ -46,6 +46,7 @@ def pruning_flags(command: Any) -> Any:
 @pruning_flags
 @click.option("--prune-steps", type=click.IntRange(1), metavar="N", help="Prune in N steps with recovery between them.")
 @click.option("--int8", is_flag=True, help="Quantize weights and activations to 8-bit integers.")
+@click.option("--qat", type=int, metavar="EPOCHS", help="Quantize, and train with the rounding for these epochs.")
 @click.option("--finetune", type=int, metavar="EPOCHS", help="Epochs of recovery (default: the model's own).")
 @click.option("--no-finetune", is_flag=True, help="Do not train after pruning.")
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Add a pass, or set an option of one; repeatable.")

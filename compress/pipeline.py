@@ -70,6 +70,8 @@ def check_choice(passes: Sequence[Pass]) -> None:
     for before, after in combinations(passes, 2):
         if before.stage not in MAY_FOLLOW[after.stage]:
             raise UserError(f"{after.name} cannot come after {before.name}; the order is {', then '.join(ORDER)}")
+        if before.stage == "cluster" and "train" in after.needs:
+            raise UserError(f"{after.name} cannot come after {before.name}: it trains, and shared values would part; use int8")
 
 
 def options_of(pass_: Pass) -> dict[str, Any]:

@@ -86,6 +86,18 @@ def sending(*batches: Tensor, then: Callable[[np.ndarray], Any] = lambda scores:
     return Task(example_inputs=(torch.zeros(1, 3),), evaluate=evaluate)
 
 
+@pytest.mark.parametrize(("kind", "wrong"), [("fp32", 0), ("fp16", 2), ("int8", 1)])
+def test_how_many_of_a_hundred_may_differ(kind: str, wrong: int) -> None:
+    x = torch.tensor([[0.0, 1.0]] * 100)
+
+    def differing(count: int) -> Callable[..., np.ndarray]:
+        return lambda x: np.array([[2.0, 0.0]] * count + [[0.0, 2.0]] * (len(x) - count), np.float32)
+
+    assert check_parity(Doubles(), differing(wrong), sending(x), kind, "a file").top1_agreement == 1 - wrong / 100
+    with pytest.raises(ParityError):
+        check_parity(Doubles(), differing(wrong + 1), sending(x), kind, "a file")
+
+
 def test_parity_holds_for_the_same_function() -> None:
     parity = check_parity(Doubles(), lambda x: np.asarray(x) * 2, sending(torch.randn(100, 3)), "fp32", "model.onnx")
     assert parity == Parity(1.0, 0.0, samples=100, ties=0, on="evaluation")
@@ -96,7 +108,7 @@ def test_too_little_agreement_is_told_with_both_numbers() -> None:
     with pytest.raises(ParityError) as error:
         check_parity(Doubles(), lambda x: np.array([[0.0, 2.0]] * len(x), np.float32), sending(x), "int8", "model.onnx")
     assert str(error.value) == (
-        "model.onnx and the torch model disagree: equal top-1 on 0.9000 of 100 samples, 0.98 is needed; largest relative error 1"
+        "model.onnx and the torch model disagree: equal top-1 on 0.9000 of 100 samples, 0.99 is needed; largest relative error 1"
     )
 
 

@@ -11,10 +11,12 @@ from torch import nn
 import compress
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
+from compress.passes.cluster import Cluster
 from compress.passes.finetune import Finetune
 from compress.passes.int8 import Int8
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.prune_weights import PruneWeights
+from compress.passes.qat import QAT
 from compress.passes.reestimate_bn import ReestimateBatchNorm
 from compress.pipeline import check, differs
 from compress.task import Task
@@ -91,6 +93,9 @@ def test_allow_noop_accepts_that_nothing_changed() -> None:
         ([Int8(), PruneChannels()], f"prune_channels cannot come after int8; {ORDER}"),
         ([Int8(), Finetune()], f"finetune cannot come after int8; {ORDER}"),
         ([Int8(), Int8()], f"int8 cannot come after int8; {ORDER}"),
+        ([Int8(), QAT()], f"qat cannot come after int8; {ORDER}"),
+        ([QAT(), Finetune()], f"finetune cannot come after qat; {ORDER}"),
+        ([Cluster(), QAT()], "qat cannot come after cluster: it trains, and shared values would part; use int8"),
         ([PruneWeights(), PruneChannels()], f"prune_channels cannot come after prune_weights; {ORDER}"),
         ([PruneWeights(), Finetune(), PruneChannels()], f"prune_channels cannot come after prune_weights; {ORDER}"),
     ],
@@ -103,6 +108,8 @@ def test_illegal_orders_are_told_before_anything_runs(passes: list, message: str
 
 def test_pruning_and_recovery_may_alternate() -> None:
     check([PruneChannels(0.2), Finetune(), PruneChannels(0.2), ReestimateBatchNorm(), Finetune(), Int8()], tiny_task())
+    check([PruneChannels(), Finetune(), PruneWeights(0.5), QAT()], tiny_task())
+    check([PruneChannels(), Finetune(), Cluster(), Int8()], tiny_task())
     check([PruneChannels(), Finetune(), PruneWeights(0.5), Finetune(), PruneWeights(0.8), Finetune(), Int8()], tiny_task())
 
 

@@ -139,6 +139,17 @@ def test_resume_on_a_finished_folder_prints_its_report(tiny: Path) -> None:
     )
 
 
+def test_quantization_aware_training_of_the_bundled_network(tmp_path: Path) -> None:
+    small = ("--limit-train", "160", "--limit-eval", "100", "--pass", "qat:weight_bits=3")
+    done = compress("run", "resnet18", "--qat", "1", *small, "--out", str(tmp_path / "out"))
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [stage["name"] for stage in report["stages"]] == ["baseline", "qat"]
+    assert report["stages"][1]["options"]["epochs"] == 1
+    assert report["parity"]["top1_agreement"] >= 0.99
+    assert "scores 0." in report["stages"][1]["notes"][2]
+
+
 def test_quiet_prints_nothing(tiny: Path) -> None:
     done = compress("run", "mine.py:build", "--int8", "--quiet", "--out", "quiet", cwd=tiny)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "of my own\n")
@@ -159,6 +170,12 @@ def test_quiet_prints_nothing(tiny: Path) -> None:
         (
             ["run", "resnet18", "--prune", "0.5", "--finetune", "2", "--no-finetune"],
             "--finetune and --no-finetune contradict each other",
+        ),
+        (["run", "resnet18", "--int8", "--qat", "1"], "--qat is int8 with training; leave --int8 out"),
+        (["run", "resnet18", "--qat", "0"], "qat: epochs must be at least 1, got 0"),
+        (
+            ["run", "resnet18", "--qat", "1", "--pass", "cluster"],
+            "qat cannot come after cluster: it trains, and shared values would part; use int8",
         ),
         (["run", "resnet18", "--int8", "--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
         (["run", "resnet18", "--int8", "--resume"], "--resume needs --out DIR: the folder of the run to continue"),
