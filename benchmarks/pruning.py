@@ -19,6 +19,8 @@ from torch import nn
 
 from compress import zoo
 from compress.artifact import Artifact
+from compress.data.images import Batches
+from compress.data.npz import read_npz
 from compress.files import write_atomically
 from compress.measure import count_macs, count_parameters, describe_environment
 from compress.outputs import predictor
@@ -28,9 +30,11 @@ from compress.passes.prune_channels import PruneChannels
 from compress.passes.reestimate_bn import ReestimateBatchNorm
 from compress.pipeline import transformed
 from compress.pruning.criteria import CRITERIA
+from compress.sources.source import Source
 from compress.task import Task
 
 RANDOM_SEEDS = (0, 1, 2)
+ALL = 50_000
 
 
 def main() -> None:
@@ -42,14 +46,13 @@ def main() -> None:
     parser.add_argument("--macs", type=float, nargs="+", default=[1 / 2.1, 1 / 2.5], help="shares of the MACs that are left")
     parser.add_argument("--criteria", nargs="+", default=sorted(CRITERIA, key=lambda name: (name != "random", name)))
     parser.add_argument("--ranking", nargs="+", default=["local"])
-    parser.add_argument("--train", type=int, default=10_000, help="training images of a recovery epoch")
+    parser.add_argument("--train", type=int, default=10_000, help=f"training images of a recovery epoch; {ALL}: all")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--lr", type=float, default=0.01)
     options = parser.parse_args()
 
     source = zoo.load(options.model, options.weights)
-    whole = None if options.train >= 50_000 else options.train * 10 // 9 + 1  # a tenth is kept for validation
-    task = zoo.load_task(source, options.data, whole)
+    task = load(source, options.data, options.train)
     result = json.loads(options.result.read_text()) if options.result.exists() else {"rows": []}
     result["command"] = "python benchmarks/pruning.py " + " ".join(sys.argv[1:])
     result["environment"] = describe_environment(torch.get_num_threads())
@@ -69,6 +72,17 @@ def main() -> None:
                     result["rows"].append(key | row(source.model, task, share, ranking, criterion, seed, options))
                     print(json.dumps(result["rows"][-1]), flush=True)
                     save(options.result, result)
+
+
+def load(source: Source, data: str, train: int) -> Task:
+    """The task with so many training images; with all of them where none is kept for validation, by which nothing is chosen."""
+    if train < ALL:
+        return zoo.load_task(source, data, train * 10 // 9 + 1)  # a tenth is kept for validation
+    images, preprocess = read_npz(Path(data.removeprefix("npz:")), None, None), source.preprocess
+    assert preprocess is not None and len(images.train_images) == ALL
+    pixels = round(images.shift * preprocess.size[1])
+    batches = Batches(preprocess.resized(images.train_images), images.train_labels, preprocess, 128, images.flips, pixels)
+    return replace(zoo.load_task(source, data), train=lambda: batches, validate=None)
 
 
 def row(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from onnx import TensorProto
 
 from compress.errors import UserError
 from compress.measure.runtimes import session_options
@@ -54,6 +55,14 @@ def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None)
         for node in floats:
             name = layer_name(node)
             left.append((name, (reasons or {}).get(name) or NO_KERNEL))
+    # A column, such as the scales of an integer table, is no table.
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[1] > 1}
+    tables = {
+        layer_name(node): types[node.input[0]] for node in graph.node if node.op_type == "Gather" and node.input[0] in types
+    }
+    floats = [name for name, kind in tables.items() if kind == TensorProto.FLOAT]
+    counts["embedding"] = (len(tables) - len(floats), len(tables))
+    left += [(name, (reasons or {}).get(name) or NO_KERNEL) for name in floats]
     return Coverage(counts, tuple(left))
 
 

@@ -5,9 +5,13 @@ Every function changes the graph in place; `rewrite` runs them all. None changes
 
 import onnx
 
+from compress.onnx_rewrites.attention import guard_after_values
+from compress.onnx_rewrites.embedding import gather_integers
+from compress.onnx_rewrites.gemm import linear_as_gemm
 from compress.onnx_rewrites.graph import Graph
 from compress.onnx_rewrites.integers import pad_integers, store_integer_biases, store_integer_weights
 from compress.onnx_rewrites.names import name_layers
+from compress.onnx_rewrites.padding import fold_padding
 from compress.onnx_rewrites.pool import global_average_pool
 from compress.onnx_rewrites.shield import keep_in_float
 from compress.onnx_rewrites.stem import space_to_depth
@@ -17,9 +21,13 @@ def rewrite(model: onnx.ModelProto) -> None:
     """All rewrites of this package, in place, then the removal of what is unused."""
     graph = Graph(model)
     global_average_pool(graph)
+    guard_after_values(graph)
     store_integer_weights(graph)
+    gather_integers(graph)
+    linear_as_gemm(graph)
     store_integer_biases(graph)
     pad_integers(graph)
+    fold_padding(graph)
     space_to_depth(graph)
     keep_in_float(graph)
     name_layers(graph)

@@ -10,7 +10,7 @@ MERGED = "_token_activation"
 
 
 def name_layers(graph: Graph) -> None:
-    """Name Conv, Gemm and MatMul, and their outputs, after the module that holds their weight; Add after what it adds to.
+    """Name Conv, Gemm, MatMul and Gather, and their outputs, after the module that holds their weight; Add after what it adds to.
 
     The optimizer keeps the name of a node that becomes an integer operator, and the name of the output of one that gets
     another memory layout; of an activation that it merges into that, the activation's output.
@@ -39,8 +39,8 @@ def _name_output(graph: Graph, node: NodeProto, name: str) -> None:
 
 
 def _layer_name(graph: Graph, node: NodeProto) -> str | None:
-    if node.op_type in ("Conv", "Gemm", "MatMul"):
-        weight = node.input[1]
+    if node.op_type in ("Conv", "Gemm", "MatMul", "Gather"):
+        weight = node.input[0 if node.op_type == "Gather" else 1]
         while weight in graph.producer and graph.producer[weight].op_type in (Q, DQ, "Transpose"):
             weight = graph.producer[weight].input[0]
         stored = weight.removesuffix("_int")

@@ -10,6 +10,7 @@ from compress.quiet import quiet
 
 aten = torch.ops.aten
 CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding}
+TRANSPOSED_CONVOLUTIONS = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
 
 
 def capture(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes: Any = None) -> fx.GraphModule:
@@ -126,6 +127,19 @@ def _folded_bias_path(graph_module: fx.GraphModule, weight_path: str, bias_node:
     while getattr(graph_module.get_submodule(parent), name, None) is not None:
         name += "_folded"
     return f"{parent}.{name}" if parent else name
+
+
+def split_silu(graph_module: fx.GraphModule) -> None:
+    """Write each SiLU as the product x * sigmoid(x) that it is, in place, so that both halves can run in integers."""
+    for node in list(graph_module.graph.nodes):
+        if node.op == "call_function" and node.target in (aten.silu.default, aten.silu_.default):
+            with graph_module.graph.inserting_before(node):
+                gate = graph_module.graph.call_function(aten.sigmoid.default, (node.args[0],))
+                product = graph_module.graph.call_function(aten.mul.Tensor, (node.args[0], gate))
+            gate.meta, product.meta = dict(node.meta), dict(node.meta)
+            node.replace_all_uses_with(product)
+            graph_module.graph.erase_node(node)
+    graph_module.recompile()
 
 
 def _drop_unused(graph_module: fx.GraphModule) -> None:

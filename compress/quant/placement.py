@@ -1,23 +1,21 @@
 """Where integers go: which tensors of a captured graph get a quantizer, and which of them share one.
 
-The table is that of ONNX Runtime's CPU provider: an operator computes in integers there only between quantized inputs and
-a quantized output, and an operator that merely moves or selects values must keep its input's scale, or it is undone.
+What a runtime computes in integers is in `compress.quant.targets`. There an operator runs in integers only between quantized
+inputs and a quantized output, and an operator that merely moves or selects values must keep its input's scale, or it is undone.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import fx
 
-from compress.quant.graph import CONVOLUTIONS, aten, attribute, layer_of
+from compress.quant.graph import aten, attribute, layer_of
+from compress.quant.targets import ADDITIONS, EMBEDDINGS, LINEAR, ORT_CPU, WEIGHTED, Target, in_integer_form
 
-LINEAR = {aten.linear.default}
-ADDITIONS = {aten.add.Tensor, aten.add_.Tensor}
-AVERAGE_POOLS = {aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default, aten.mean.dim}
-WEIGHTED = CONVOLUTIONS | LINEAR
-
-# A ReLU costs nothing behind an operator with a quantized output: the zero point clips as it does.
+# A clip costs nothing behind an operator with a quantized output: the zero point clips as it does.
 CLIPS = {
     aten.relu.default,
     aten.relu_.default,
@@ -31,10 +29,13 @@ CLIPS = {
 
 # These give out values that went in (or zero), so their output has their input's scale.
 KEEPS_VALUES = {
+    aten.max_pool1d.default,
     aten.max_pool2d.default,
+    aten.max_pool3d.default,
     aten.flatten.using_ints,
     aten.view.default,
     aten.reshape.default,
+    aten.unflatten.int,
     aten.permute.default,
     aten.transpose.int,
     aten.squeeze.dim,
@@ -42,12 +43,18 @@ KEEPS_VALUES = {
     aten.unsqueeze.default,
     aten.slice.Tensor,
     aten.select.int,
+    aten.expand.default,
+    aten.repeat.default,
     aten.contiguous.default,
     aten.clone.default,
+    aten.pixel_shuffle.default,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest2d.default,
     aten.dropout.default,
     aten.dropout_.default,
     aten.feature_dropout.default,
 }
+SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int}
 PADS = {aten.pad.default, aten.constant_pad_nd.default}
 
 
@@ -57,13 +64,18 @@ class Placement:
 
     Attributes:
         source: for each node whose output is quantized, the node whose quantizer it uses (often itself).
+        readers: for each of them, the nodes that read it quantized. What an integer kernel gives out is quantized for all; of
+            any other tensor the float operators read the values as they are.
         weights: the convolutions and linear layers whose weights are quantized.
-        layers: names of all convolutions and linear layers that were looked at.
+        tables: the embeddings whose tables are stored as integers; what they give out is float.
+        layers: names of all convolutions, linear layers and embeddings that were looked at.
         left_in_float: layer name -> reason.
     """
 
     source: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    readers: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
     weights: list[fx.Node] = field(default_factory=list)
+    tables: list[fx.Node] = field(default_factory=list)
     layers: list[str] = field(default_factory=list)
     left_in_float: dict[str, str] = field(default_factory=dict)
 
@@ -72,18 +84,6 @@ def is_float(node: fx.Node) -> bool:
     """Whether a node gives one tensor of real numbers (an attention mask or a shape is not)."""
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.dtype.is_floating_point
-
-
-def _has_integer_kernel(node: fx.Node) -> bool:
-    """Whether an average has an integer kernel: over windows, or over all pixels, exported as GlobalAveragePool."""
-    value = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
-    if not isinstance(value, torch.Tensor) or value.ndim != 4:
-        return False
-    if node.target is aten.mean.dim:
-        return sorted(int(dim) % 4 for dim in node.args[1]) == [2, 3]  # type: ignore[union-attr, arg-type]
-    if node.target is aten.adaptive_avg_pool2d.default:
-        return all(int(size) == 1 for size in node.args[1])  # type: ignore[union-attr, arg-type]
-    return node.target is aten.avg_pool2d.default
 
 
 def _pads_with_zero(node: fx.Node) -> bool:
@@ -95,21 +95,25 @@ def _pads_with_zero(node: fx.Node) -> bool:
 
 
 def keeps_values(node: fx.Node) -> bool:
-    """Whether a node's output holds only values of its first input, or zeros."""
+    """Whether a node's output holds only values of the tensor that `moved` gives, or zeros."""
+    if node.target is operator.getitem:
+        return isinstance(node.args[0], fx.Node) and node.args[0].target in SPLITS
     return node.target in KEEPS_VALUES or (node.target in PADS and _pads_with_zero(node))
 
 
-def _operands(node: fx.Node) -> list[fx.Node]:
-    """The activations that an integer operator reads."""
-    count = 2 if node.target in ADDITIONS else 1
-    return [arg for arg in node.args[:count] if isinstance(arg, fx.Node)]
+def moved(node: fx.Node) -> fx.Node:
+    """The tensor whose values a node that `keeps_values` gives out; of one part of a split, the whole."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return moved(source) if source.target in SPLITS else source
 
 
-def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = None) -> Placement:
-    """Decide the quantizers for ONNX Runtime's CPU provider.
+def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = None, target: Target = ORT_CPU) -> Placement:
+    """Decide the quantizers for a runtime.
 
     Args:
         skip: says of a layer's name whether it is to stay in float.
+        target: the runtime's table of integer operators.
     """
     placement = Placement()
     graph = graph_module.graph
@@ -117,39 +121,53 @@ def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = Non
     for node in graph.nodes:
         if node.op != "call_function" or not is_float(node):
             continue
-        name = layer_of(node)
-        if node.target in WEIGHTED:
-            placement.layers.append(name)
+        if node.target in WEIGHTED | EMBEDDINGS:
+            placement.layers.append(name := layer_of(node))
+            weight = weight_of(node)
             if skip is not None and skip(name):
                 placement.left_in_float[name] = "left in float by option"
-            elif not isinstance(node.args[1], fx.Node) or attribute(graph_module, node.args[1]) is None:
+            elif not isinstance(weight, fx.Node) or attribute(graph_module, weight) is None:
                 placement.left_in_float[name] = "its weight is computed, not stored"
+            elif node.target in EMBEDDINGS:
+                placement.tables.append(node)
+            elif node.target not in target.operands:
+                placement.left_in_float[name] = f"{target.title} has no integer kernel for {operator_name(node)}"
             else:
                 integer.add(node)
-        elif node.target in ADDITIONS:
-            operands = _operands(node)
-            constant = any(attribute(graph_module, arg) is not None for arg in operands)
-            plain = len(node.args) == 2 and not node.kwargs  # `alpha` is exported as a multiplication of its own
-            if len(operands) == 2 and all(is_float(arg) for arg in operands) and not constant and plain:
+        elif node.target in target.operands and in_integer_form(node):
+            operands = target.operands[node.target](node)
+            if all(is_float(arg) and attribute(graph_module, arg) is None for arg in operands):
                 integer.add(node)
-        elif node.target in AVERAGE_POOLS and _has_integer_kernel(node):
-            integer.add(node)
-    _drop_unwanted_additions(integer, placement)
-    for node in graph.nodes:
-        if node not in integer:
-            continue
+    _drop_unwanted(integer, placement)
+    given_in_integers: set[fx.Node] = set()
+    operands_of = {node: target.operands[node.target](node) for node in graph.nodes if node in integer}
+    for node, operands in operands_of.items():
         if node.target in WEIGHTED:
             placement.weights.append(node)
-        for operand in _operands(node):
+        for operand in operands:
             _quantize(operand, placement)
         # The kernel of a linear layer can give floats, which spares the logits a rounding; the others cannot.
         if node.target not in LINEAR or any(reader in integer for reader in _readers(node)):
             _quantize(_last_clip(node), placement)
+        if node.target not in LINEAR:
+            given_in_integers.add(_last_clip(node))
+    for node in placement.source:
+        everything = node in given_in_integers or keeps_values(node)
+        placement.readers[node] = [
+            user for user in node.users if everything or node in operands_of.get(user, ()) or _moves_quantized(user, placement)
+        ]
     return placement
 
 
-def _drop_unwanted_additions(integer: set[fx.Node], placement: Placement) -> None:
-    """Leave those additions and pools in float that nothing in integers reads, until no more fall away.
+def _moves_quantized(node: fx.Node, placement: Placement) -> bool:
+    """Whether a node only moves values, and what it gives out is quantized."""
+    if node.target in SPLITS:
+        return any(part in placement.source for part in node.users)
+    return keeps_values(node) and node in placement.source
+
+
+def _drop_unwanted(integer: set[fx.Node], placement: Placement) -> None:
+    """Leave those operators without weights in float that nothing in integers reads, until no more fall away.
 
     Between two float operators, a quantized addition would only add rounding and two conversions.
     """
@@ -163,6 +181,16 @@ def _drop_unwanted_additions(integer: set[fx.Node], placement: Placement) -> Non
             integer.discard(node)
             if node.target in ADDITIONS:
                 placement.left_in_float[addition_name(node)] = "nothing that computes in integers reads it"
+
+
+def weight_of(node: fx.Node) -> Any:
+    """The argument of a convolution, linear layer or embedding that holds its weight."""
+    return node.args[0 if node.target in EMBEDDINGS else 1]
+
+
+def operator_name(node: fx.Node) -> str:
+    """What a person calls an ATen operator: `conv_transpose2d`."""
+    return str(node.target).removeprefix("aten.").split(".")[0].removesuffix("_")
 
 
 def addition_name(node: fx.Node) -> str:
@@ -181,7 +209,7 @@ def _readers(node: fx.Node) -> list[fx.Node]:
     """The operators that read a node's value, seen through clips and through what only moves values."""
     found = []
     for user in node.users:
-        found += _readers(user) if user.target in CLIPS or keeps_values(user) else [user]
+        found += _readers(user) if user.target in CLIPS | SPLITS or keeps_values(user) else [user]
     return found
 
 
@@ -197,7 +225,7 @@ def _quantize(node: fx.Node, placement: Placement) -> fx.Node:
     if node in placement.source:
         return placement.source[node]
     source = node
-    if keeps_values(node) and isinstance(node.args[0], fx.Node):
-        source = _quantize(node.args[0], placement)
+    if keeps_values(node):
+        source = _quantize(moved(node), placement)
     placement.source[node] = source
     return source

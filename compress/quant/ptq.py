@@ -8,12 +8,13 @@ from torch import Tensor, fx, nn
 
 from compress.outputs import in_batches
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
-from compress.quant.graph import add_bias, attribute, capture, fold_batch_norm, layer_of
+from compress.quant.graph import add_bias, attribute, capture, fold_batch_norm, layer_of, split_silu
 from compress.quant.local_error import choose
 from compress.quant.observers import HistogramObserver
-from compress.quant.placement import WEIGHTED, Placement, place
+from compress.quant.placement import Placement, place, weight_of
 from compress.quant.ranges import METHODS, candidates
 from compress.quant.scheme import Scheme
+from compress.quant.targets import EMBEDDINGS, WEIGHTED
 
 QUANTIZERS = "quantizers"
 AUTO = "auto"
@@ -36,6 +37,7 @@ def folded(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes:
     """A copy of `model` as a graph with batch norm folded, still in float."""
     graph_module = capture(model, example_inputs, dynamic_shapes)
     fold_batch_norm(graph_module)
+    split_silu(graph_module)
     return graph_module
 
 
@@ -50,17 +52,18 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
     for node, source in placement.source.items():
         if source not in names:
             names[source] = _add(graph_module, source.name, ActivationQuantizer(symmetric=scheme.symmetric))
-        _insert(graph_module, node, names[source])
+        _insert(graph_module, node, names[source], placement.readers[node])
     # Collected first: inserting a quantizer changes the arguments of all layers that share a weight.
-    layers = {node.args[1]: layer_of(node) for node in reversed(placement.weights)}
-    for weight_node in dict.fromkeys(node.args[1] for node in placement.weights):
-        assert isinstance(weight_node, fx.Node)
+    holders = [*placement.weights, *placement.tables]
+    layers = {weight_of(node): layer_of(node) for node in reversed(holders)}
+    for weight_node in dict.fromkeys(weight_of(node) for node in holders):
         weight = attribute(graph_module, weight_node)
         assert weight is not None
-        channels = len(weight) if scheme.per_channel else None
+        is_table = any(user.target in EMBEDDINGS for user in weight_node.users)
+        channels = len(weight) if scheme.per_channel or is_table else None
         quantizer = WeightQuantizer(channels, scheme.bits_of(layers[weight_node]))
         quantizer.set_from(weight)
-        _insert(graph_module, weight_node, _add(graph_module, weight_node.name, quantizer))
+        _insert(graph_module, weight_node, _add(graph_module, weight_node.name, quantizer), list(weight_node.users))
     graph_module.graph.lint()
     graph_module.recompile()
     return placement
@@ -72,14 +75,13 @@ def _add(graph_module: fx.GraphModule, name: str, quantizer: nn.Module) -> str:
     return path
 
 
-def _insert(graph_module: fx.GraphModule, node: fx.Node, quantizer: str) -> None:
-    """Put a quantizer between a node and all its readers."""
+def _insert(graph_module: fx.GraphModule, node: fx.Node, quantizer: str, readers: list[fx.Node]) -> None:
+    """Put a quantizer between a node and these readers."""
     with graph_module.graph.inserting_after(node):
         inserted = graph_module.graph.call_module(quantizer, (node,))
     inserted.meta = {key: value for key, value in node.meta.items() if key in ("val", "nn_module_stack")}
-    for user in list(node.users):
-        if user is not inserted:
-            user.replace_input_with(node, inserted)
+    for reader in readers:
+        reader.replace_input_with(node, inserted)
 
 
 @torch.no_grad()

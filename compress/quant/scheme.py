@@ -16,7 +16,8 @@ class Scheme:
         exclude: shell patterns of layer names to leave in float.
         weight_bits: 2 to 8, of all layers that `layer_bits` does not name. Codes are stored as int8.
         layer_bits: shell pattern of layer names -> 2 to 8; the last that matches counts.
-        per_channel: a scale per output channel of a weight, rather than one for all of it.
+        per_channel: a scale per output channel of a weight, rather than one for all of it. The table of an embedding always has
+            one per row.
         symmetric: activations that take both signs have their zero in the middle of the 256 codes.
         biases: every quantized layer has a bias, where it had none a bias of zeros; bias correction needs it.
     """

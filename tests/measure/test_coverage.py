@@ -30,7 +30,7 @@ def coverage(model: nn.Module, x: Tensor, path: Path, *exclude: str) -> Coverage
 
 def test_resnet18_with_one_layer_in_float(tmp_path: Path) -> None:
     found = coverage(resnet18().eval(), torch.randn(2, 3, 32, 32), tmp_path / "m.onnx", "layer3.0.conv2")
-    assert found.counts == {"conv": (19, 20), "linear": (1, 1), "add": (8, 8)}
+    assert found.counts == {"conv": (19, 20), "linear": (1, 1), "add": (8, 8), "embedding": (0, 0)}
     assert found.left_in_float == (("layer3.0.conv2", BY_OPTION),)
     assert str(found) == "19/20 conv, 1/1 linear, 8/8 add in int8"
 
@@ -39,10 +39,14 @@ def test_resnet18_with_one_layer_in_float(tmp_path: Path) -> None:
     ("exclude", "counts", "left_in_float"),
     [
         # Two in a row, of which the first is merged with its ReLU; the addition behind them stays in integers.
-        ("conv?", {"conv": (2, 4), "linear": (1, 1), "add": (1, 1)}, {"conv1": BY_OPTION, "conv2": BY_OPTION}),
+        (
+            "conv?",
+            {"conv": (2, 4), "linear": (1, 1), "add": (1, 1), "embedding": (0, 0)},
+            {"conv1": BY_OPTION, "conv2": BY_OPTION},
+        ),
         (
             "head",
-            {"conv": (4, 4), "linear": (0, 1), "add": (0, 1)},
+            {"conv": (4, 4), "linear": (0, 1), "add": (0, 1), "embedding": (0, 0)},
             {"head": BY_OPTION, "add behind conv2": "nothing that computes in integers reads it"},
         ),
     ],
@@ -64,7 +68,7 @@ def test_a_float_model_has_nothing_in_integers(residual_net: nn.Module, images: 
     export_onnx(residual_net, (images,), tmp_path / "m.onnx", SIGNATURE)
     found = integer_coverage(tmp_path / "m.onnx")
     # The runtime merged the addition into a convolution, so that none is left to count.
-    assert found.counts == {"conv": (0, 4), "linear": (0, 1), "add": (0, 0)}
+    assert found.counts == {"conv": (0, 4), "linear": (0, 1), "add": (0, 0), "embedding": (0, 0)}
     assert sorted(found.left_in_float) == [(name, NO_KERNEL) for name in ("conv1", "conv2", "head", "shortcut.0", "stem")]
     assert str(found) == "0/4 conv, 0/1 linear in int8"
 
@@ -77,7 +81,7 @@ def test_adding_a_constant_is_no_residual_connection(tmp_path: Path) -> None:
         node.name = f"to {node.output[0]}"
     onnx.save(proto, tmp_path / "m.onnx")
     assert integer_coverage(tmp_path / "m.onnx") == Coverage(
-        {"conv": (0, 0), "linear": (0, 0), "add": (0, 1)}, (("to y", NO_KERNEL),)
+        {"conv": (0, 0), "linear": (0, 0), "add": (0, 1), "embedding": (0, 0)}, (("to y", NO_KERNEL),)
     )
 
 

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.models.cifar_resnet import CifarResNet
-from compress.quant.graph import capture, fold_batch_norm, layer_of
+from compress.quant.graph import layer_of
 from compress.quant.placement import Placement, place
+from compress.quant.ptq import folded
 from compress.quant.scheme import Scheme
 
 BY_OPTION = "left in float by option"
@@ -18,8 +19,7 @@ NO_READER = "nothing that computes in integers reads it"
 
 
 def placed(model: nn.Module, *inputs: Tensor, exclude: tuple[str, ...] = ()) -> Placement:
-    graph_module = capture(model, inputs)
-    fold_batch_norm(graph_module)
+    graph_module = folded(model, inputs)
     return place(graph_module, Scheme(exclude).excludes)
 
 
@@ -141,6 +141,17 @@ TABLE: dict[str, tuple[Callable[[Net, Tensor], Any], list[str], dict[str, str]]]
         ["x", "conv2d", "conv2d_1"],
         {"add behind a": NO_READER, "add_1": NO_READER},
     ),
+    "silu": (lambda n, x: n.b(F.silu(n.a(x))), ["x", "conv2d", "sigmoid_default", "mul_tensor", "conv2d_1"], {}),
+    "a gate": (lambda n, x: n.b(n.a(x) * x), ["x", "conv2d", "mul", "conv2d_1"], {}),
+    "a product at the end": (lambda n, x: n.a(x) * x, ["x", "conv2d"], {}),
+    "leaky relu": (lambda n, x: n.b(F.leaky_relu(n.a(x))), ["x", "conv2d", "leaky_relu", "conv2d_1"], {}),
+    "concatenation": (lambda n, x: n.b(torch.cat([n.a(x), x], 2)), ["x", "conv2d", "cat", "conv2d_1"], {}),
+    "halves": (
+        lambda n, x: n.b(torch.cat(n.a(x).chunk(2, 2), 3)),
+        ["x", "conv2d getitem getitem_1", "cat", "conv2d_1"],
+        {},
+    ),
+    "upsampling": (lambda n, x: n.b(F.interpolate(n.a(x), scale_factor=2.0)), ["x", "conv2d upsample_nearest2d", "conv2d_1"], {}),
     # These are no residual connections: a quantizer of their own would not make them integer additions.
     "add of a number": (lambda n, x: n.b(n.a(x) + 1), ["x", "conv2d", "add", "conv2d_1"], {}),
     "add with a factor": (lambda n, x: n.b(torch.add(n.a(x), x.sigmoid(), alpha=2)), ["x", "conv2d", "add", "conv2d_1"], {}),
@@ -161,6 +172,29 @@ def test_the_table(case: str) -> None:
     assert placement.left_in_float == left_in_float
 
 
+def test_a_float_operator_reads_the_float_beside_a_layer_that_reads_integers() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        y = F.gelu(net.c(x[:, :, 0, 0]))
+        return net.d(y) + y.exp()
+
+    placement = placed(Net(forward).eval(), torch.randn(2, 3, 8, 8))
+    readers = {str(node): [str(reader) for reader in found] for node, found in placement.readers.items()}
+    assert readers == {"x": ["select"], "select": ["select_1"], "select_1": ["linear"], "gelu": ["linear_1"]}
+
+
+def test_all_read_what_an_integer_kernel_gives_out() -> None:
+    placement = placed(Net(lambda n, x: (lambda y: n.b(y) + y.exp())(n.a(x))).eval(), torch.randn(2, 3, 8, 8))
+    readers = {str(node): [str(reader) for reader in found] for node, found in placement.readers.items()}
+    assert readers == {"x": ["conv2d"], "conv2d": ["exp", "conv2d_1"], "conv2d_1": ["add"]}
+
+
+def test_a_transposed_convolution_stays_float_with_its_reason() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 4, 2, 2), nn.Conv2d(4, 2, 1)).eval()
+    placement = placed(model, torch.randn(2, 3, 8, 8))
+    assert placement.left_in_float == {"1": "ONNX Runtime has no integer kernel for conv_transpose2d"}
+    assert weights(placement) == ["0", "2"]
+
+
 class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -174,4 +208,12 @@ class Tokens(nn.Module):
 def test_integers_are_never_quantized() -> None:
     placement = placed(Tokens().eval(), torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.long))
     assert sharing(placement) == ["embedding", "linear select"]
+    assert [layer_of(node) for node in placement.tables] == ["embedding"]
+    assert placement.layers == ["embedding", "hidden", "head"]
     assert placement.left_in_float == {}
+
+
+def test_an_excluded_embedding_stays_float() -> None:
+    placement = placed(Tokens().eval(), *(torch.ones(2, 5, dtype=torch.long),) * 2, exclude=("emb*",))
+    assert placement.tables == []
+    assert placement.left_in_float == {"embedding": BY_OPTION}
