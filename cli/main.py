@@ -271,6 +271,39 @@ def evaluate(
         screen.evaluation(result)
 
 
+@cli.command("inspect")
+@click.argument("folder", metavar="DIR")
+@click.option("--order", type=click.Choice(["network", "worst"]), default="network", show_default=True, help="Of the rows.")
+@click.option("--plot", metavar="FILE", help="Draw it, into a .png, .svg or .pdf file.")
+@click.option("--data", metavar="DATA", help="Data set to calibrate on, as for compress run (default: that of the run).")
+@click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def inspect_(
+    folder: str, order: str, plot: str | None, data: str | None, limit_train: int | None, as_json: bool, debug: bool
+) -> None:
+    """Say where the int8 model in a run's folder loses accuracy: bits, range and error of each layer.
+
+    Errors are against the same network without rounding; what pruning cost before is not counted.
+    """
+    from cli import flags, show, show_layers
+    from compress import plots
+    from compress.inspection import folder_task, inspect
+
+    if plot is not None:
+        plots.check_format(Path(plot))
+        flags.check_folder(plot)
+    with show.screen(quiet=False, as_json=as_json) as screen:
+        # What the user's own code prints must not get between the lines of the JSON.
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            task = None if data is None and limit_train is None else folder_task(Path(folder), data, limit_train)
+            found = inspect(Path(folder), task)
+        show_layers.inspection(screen, found, found.worst_first() if order == "worst" else found.layers)
+        if plot is not None:
+            plots.save(plots.layer_errors(found.layers), Path(plot))
+            screen.note(f"the picture is in {plot}")
+
+
 @cli.group()
 def zoo() -> None:
     """The models that can be named."""

@@ -63,10 +63,12 @@ class Screen:
         if self.quiet:
             return
         if self.as_json:
-            _print_json(report)
+            print_json(report)
             return
         self.console.print()
-        self.console.print(_table((*COLUMNS, "faster", "smaller"), [_with_ratios(report, stage) for stage in report["stages"]]))
+        self.console.print(
+            make_table((*COLUMNS, "faster", "smaller"), [_with_ratios(report, stage) for stage in report["stages"]])
+        )
         for line in float_layers(report):
             self.console.print(line, markup=False)
         for line in headline(report):
@@ -77,10 +79,10 @@ class Screen:
     def plan(self, plan: PruningPlan) -> None:
         """Groups, then widths and costs."""
         if self.as_json:
-            _print_json(plan.to_dict())
+            print_json(plan.to_dict())
             return
         header = ("group", "channels", "kept", "layers", "MMACs", "")
-        table = _table(header, [_group_row(group) for group in plan.groups])
+        table = make_table(header, [_group_row(group) for group in plan.groups])
         table.columns[-1].justify = "left"
         self.console.print(table)
         for name, (before, after) in (("params", plan.params), ("MACs", plan.macs), ("bytes", plan.size_bytes)):
@@ -97,11 +99,11 @@ class Screen:
     def sensitivity(self, found: Sensitivity) -> None:
         """One line per change, with a bar for the drop."""
         if self.as_json:
-            _print_json(found.to_dict())
+            print_json(found.to_dict())
             return
         most = max([abs(effect.drop) for effect in found.effects if effect.drop is not None], default=0) or 1
         rows = [_effect_row(effect, most) for effect in found.effects]
-        table = _table(("group", "change", "accuracy %", "drop", "ms p50", "saved ms", "params M", ""), rows)
+        table = make_table(("group", "change", "accuracy %", "drop", "ms p50", "saved ms", "params M", ""), rows)
         table.columns[-1].justify = "left"
         self.console.print(table)
         score = "not scored" if found.score is None else f"{100 * found.score:.2f} % on {found.selected_on} data"
@@ -118,13 +120,13 @@ class Screen:
 
     def bench(self, result: dict[str, Any]) -> None:
         if self.as_json:
-            _print_json(result)
+            print_json(result)
             return
-        self.console.print(_table((*BENCHMARK_COLUMNS, "size MB"), [_bench_row(entry) for entry in result["rows"]]))
+        self.console.print(make_table((*BENCHMARK_COLUMNS, "size MB"), [_bench_row(entry) for entry in result["rows"]]))
 
     def evaluation(self, result: dict[str, Any]) -> None:
         if self.as_json:
-            _print_json(result)
+            print_json(result)
             return
         accuracy = f"{100 * result['accuracy']:.2f} %"
         self.console.print(f"{result['file']}: {accuracy} on {result['eval_samples']} samples of {result['data']}", markup=False)
@@ -175,7 +177,7 @@ def _columns(cells: tuple[str, ...]) -> str:
     return cells[0].ljust(16) + "".join(cell.rjust(12) for cell in cells[1:])
 
 
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+def make_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
@@ -213,7 +215,7 @@ def _effect_row(effect: Effect, most: float) -> tuple[str, ...]:
     return (effect.name, effect.change, score, drop, *numbers, bar)
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
@@ -224,13 +226,13 @@ def zoo_table(entries: dict[str, dict[str, Any]]) -> None:
         accuracy = ", ".join(f"{data} {100 * value:.2f} %" for data, value in entry.get("accuracy", {}).items())
         weights = "in the package" if "weights" in entry else f"hub: {entry['hub']}" if "hub" in entry else "--weights FILE"
         rows.append((name, weights, entry.get("data", "--data DATA"), accuracy or "-"))
-    _console().print(_table(("model", "weights", "data", "accuracy"), rows))
+    _console().print(make_table(("model", "weights", "data", "accuracy"), rows))
 
 
 def pass_table(classes: list[type[Any]]) -> None:
     """Names and first sentences."""
     rows = [(kind.name, kind.stage, (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")) for kind in classes]
-    table = _table(("pass", "stage", "what it does"), rows)
+    table = make_table(("pass", "stage", "what it does"), rows)
     table.columns[2].justify, table.columns[1].justify, table.columns[2].no_wrap = "left", "left", False
     _console().print(table)
 

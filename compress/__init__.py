@@ -7,6 +7,7 @@ smaller = compress.apply(PruneChannels(ratio=0.5), model, compress.Task(example_
 """
 
 from compress.errors import CompressError, ParityError, PassError, UserError
+from compress.inspection import Inspection, inspect
 from compress.pipeline import apply
 from compress.planning import PruningPlan, plan
 from compress.run import Run, load, run
@@ -16,6 +17,7 @@ from compress.task import Task
 __version__ = "0.1.0"
 __all__ = [
     "CompressError",
+    "Inspection",
     "ParityError",
     "PassError",
     "PruningPlan",
@@ -24,6 +26,7 @@ __all__ = [
     "Task",
     "UserError",
     "apply",
+    "inspect",
     "load",
     "plan",
     "run",

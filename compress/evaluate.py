@@ -4,10 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from compress import zoo
-from compress.data.preprocess import Preprocess
 from compress.errors import UserError
 from compress.folder import MODEL
 from compress.measure import open_onnx
@@ -54,6 +51,4 @@ def _source(folder: Path, model: str | None, file: Path) -> Source:
         raise UserError(
             f"nothing beside {file} says how data become its inputs; name a model with the same preprocessing: --model NAME"
         )
-    manifest = read_manifest(folder)
-    preprocess = Preprocess.from_dict(manifest["preprocess"]) if manifest["preprocess"] else None
-    return Source(nn.Module(), manifest["origin"], preprocess, tuple(manifest["labels"]))
+    return Source.from_manifest(read_manifest(folder))

@@ -1,6 +1,7 @@
 """Pictures of what was measured, drawn by matplotlib (extra `plot`)."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from compress.errors import UserError
 from compress.files import write_atomically
+from compress.quant.layer_errors import LayerError
 from compress.sensitivity import Effect, Sensitivity
 
 if TYPE_CHECKING:
@@ -51,6 +53,32 @@ def sensitivity(found: Sensitivity) -> "Figure":
     all_axes[-1].legend(fontsize="small")
     scored = "" if found.score is None else f"{100 * found.score:.2f} % on {found.selected_on} data, "
     figure.suptitle(f"one group at a time; the original: {scored}{found.latency_ms:.3f} ms", fontsize="medium")
+    return figure
+
+
+def layer_errors(layers: Sequence[LayerError]) -> "Figure":
+    """Three marks for each layer, network from top to bottom: decibels of its output over the error that integers make.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    figure = _figure()
+    figure.set_size_inches(8, 1.2 + 0.2 * len(layers))
+    axes = figure.subplots()
+    marks = (
+        ("this layer alone", "own_db", "o"),
+        ("its channels, median", "channel_db", "|"),
+        ("whole network", "accumulated_db", "x"),
+    )
+    for (label, attribute, mark), colour in zip(marks, (SHADES[2], SHADES[1], INTEGERS), strict=True):
+        values = [getattr(layer, attribute) for layer in layers]
+        at = [number for number, value in enumerate(values) if value is not None]
+        axes.plot([values[number] for number in at], at, mark, color=colour, label=label)
+    axes.set_yticks(np.arange(len(layers)), [layer.name for layer in layers])
+    axes.invert_yaxis()
+    axes.set_xlabel("signal over error, dB (less is worse)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
     return figure
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from compress import plots
 from compress.errors import UserError
+from compress.quant.layer_errors import LayerError
 from compress.sensitivity import Effect, Sensitivity
 
 pytest.importorskip("matplotlib", reason="the pictures need matplotlib")
@@ -66,3 +67,15 @@ def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError) as caught:
         plots.check_format(tmp_path / "a.png")
     assert str(caught.value) == "a plot needs matplotlib; install it with: pip install 'compress-toolkit[plot]'"
+
+
+def test_each_layer_has_its_errors_beside_its_name() -> None:
+    def layer(name: str, own: float | None, together: float | None) -> LayerError:
+        return LayerError(name, "conv", 8, 40.0, 0.0, 1.0, 0.0, own, 12.0, together)
+
+    axes = plots.layer_errors([layer("a", 30.0, 20.0), layer("b", None, 10.0)]).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    own, channels, together = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    assert own == ([30.0], [0])  # a layer without error has no mark
+    assert (channels, together) == (([12.0, 12.0], [0, 1]), ([20.0, 10.0], [0, 1]))
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]

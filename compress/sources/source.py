@@ -32,3 +32,9 @@ class Source:
     task: Task | None = None
     data: str | None = None
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, Any]) -> "Source":
+        """What the manifest of a run's folder knows of the source, enough for data to fit it; the model is an empty module."""
+        preprocess = Preprocess.from_dict(manifest["preprocess"]) if manifest["preprocess"] else None
+        return cls(nn.Module(), manifest["origin"], preprocess, tuple(manifest["labels"]))
