@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import fx, nn
 
 from compress.artifact import Artifact
@@ -13,7 +14,7 @@ from compress.passes.base import check_range
 from compress.passes.finetune import check_training, cross_entropy, towards
 from compress.passes.int8 import Int8
 from compress.quant.ptq import quantizers_in
-from compress.quant.qat import finish, freeze_ranges_, trainable_
+from compress.quant.qat import finish, freeze_ranges_, move_, trainable_
 from compress.quiet import quiet
 from compress.training import FitResult, fit
 
@@ -71,13 +72,13 @@ class QAT(Int8):
             raise UserError(f"{self.name} cannot train a network whose forward fixes the batch; use int8")
         with quiet():  # torch warns of its own pytree when a captured graph is copied
             network = copy.deepcopy(untrained)
-        trainable_(network, artifact.model, learn_scales=self.learn_scales).to(device)
+        move_(trainable_(network, artifact.model, learn_scales=self.learn_scales), device)
         try:
             done = self._fit(network, artifact)
         except PassError as error:  # the loss is no number any more
             artifact.notes.append(f"nothing of the training is kept: {error}")
             return untrained
-        return self._better(untrained, finish(network.cpu()), done, artifact)
+        return self._better(untrained, finish(move_(network, torch.device("cpu"))), done, artifact)
 
     def _fit(self, network: fx.GraphModule, artifact: Artifact) -> FitResult:
         task = artifact.task

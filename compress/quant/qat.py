@@ -33,7 +33,7 @@ def prepare(
     learn_scales: bool = True,
     dynamic_shapes: Any = None,
 ) -> fx.GraphModule:
-    """A copy of `model` to be trained with the rounding of its integers, on the CPU, starting from calibrated ranges.
+    """A copy of `model` to be trained with the rounding of its integers, starting from calibrated ranges; `move_` it to a GPU.
 
     Batch norm is folded into the convolutions, and dropout is off, in training too: it is the network that will run. Other
     batch norms keep their statistics. Zeros of sparse layers are held by `compress.sparsity.masks.keep_zeros`.
@@ -73,6 +73,21 @@ def trainable_(graph_module: fx.GraphModule, model: nn.Module, *, learn_scales: 
         if isinstance(module, ActivationQuantizer | WeightQuantizer):
             graph_module.set_submodule(path, LearnedQuantizer(module, learn=learn_scales))
     return graph_module
+
+
+def move_(graph_module: fx.GraphModule, device: torch.device) -> fx.GraphModule:
+    """Move a captured graph to a device, in place, and give it back.
+
+    `to` alone leaves behind the devices that stand in the graph, such as that of the positions which a forward counts out.
+    """
+
+    def moved(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
+    for node in graph_module.graph.nodes:
+        node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), moved)
+    graph_module.recompile()
+    return graph_module.to(device)
 
 
 def freeze_ranges_(graph_module: fx.GraphModule) -> None:

@@ -156,6 +156,29 @@ def test_batches_of_any_size_are_trained_and_activations_have_256_codes(residual
     assert isinstance(qat.finish(net).quantizers.x, ActivationQuantizer)
 
 
+class Positions(nn.Module):
+    """Counts positions out on the device of its input, as transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x + self.places(torch.arange(x.shape[1], device=x.device)))
+
+
+def test_devices_in_the_graph_move_with_it() -> None:
+    x = torch.randn(2, 5, 4)
+    net = prepared(Positions(), x)
+    expected = outputs(net, x)
+    there = torch.device("meta")
+    graph = qat.move_(copy.deepcopy(net), there).graph
+    devices = [part for node in graph.nodes for part in (*node.args, *node.kwargs.values()) if isinstance(part, torch.device)]
+    assert devices and set(devices) == {there}
+    assert all(tensor.device == there for tensor in qat.move_(copy.deepcopy(net), there).state_dict().values())
+    assert torch.equal(outputs(qat.move_(net, torch.device("cpu")), x), expected)
+
+
 class NoLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
