@@ -86,14 +86,14 @@ class Reads(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how = how
-        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.first, self.second, self.third = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
         if how == "tied":
             self.second.weight = self.first.weight
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.first(x))
         if self.how == "twice":
-            return self.second(y) + y
+            return self.second(y) + self.third(y)
         if self.how == "again":
             return self.second(F.relu(self.second(y)))
         if self.how == "as bias":

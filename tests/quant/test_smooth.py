@@ -8,7 +8,6 @@ from compress.quant.graph import layer_of
 from compress.quant.ptq import folded
 from compress.quant.smooth import smooth_
 
-
 MOVED = ("transposed", "permuted", "selected", "sliced")
 
 
