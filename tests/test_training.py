@@ -166,9 +166,24 @@ def test_the_model_ends_as_its_average_after_the_best_epoch() -> None:
     assert fit(net(), separable, cross_entropy, epochs=1, lr=0.1).best is None
 
 
-def test_an_average_does_not_change_how_training_goes_on() -> None:
-    one, other = (fit(net(), separable, cross_entropy, epochs=3, lr=0.1, **more) for more in ({}, {"average": 0.9}))
+def test_an_average_ends_the_training_and_does_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, model = net(), net()
+    expected, seen, step = net()[0].weight.detach(), [], torch.optim.SGD.step
+
+    def spying(self: torch.optim.SGD, closure: Callable[[], float] | None = None) -> object:
+        done = step(self, closure)
+        seen.append(plain[0].weight.detach().clone())
+        return done
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spying)
+    one = fit(plain, separable, cross_entropy, epochs=3, lr=0.1)
+    for number, weight in enumerate(seen, 1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * weight
+    other = fit(model, separable, cross_entropy, epochs=3, lr=0.1, average=0.5)
     assert one.losses == other.losses
+    assert torch.allclose(model[0].weight, expected, atol=1e-6)
+    assert not torch.allclose(model[0].weight, plain[0].weight, atol=1e-6)
 
 
 def test_autocast_can_be_left_out() -> None:
