@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compress.outputs import fixed_batch, in_batches
 from compress.quant.fake_quantize import ActivationQuantizer
 from compress.quant.placement import keeps_values
 from compress.quant.ranges import Range
+from compress.quant.samples import first_samples
 
 # Errors of layers settle quickly, and each sample costs a pass over the network for each candidate.
 SAMPLES = 64
@@ -31,14 +31,8 @@ def choose(
         proposed: path of the module -> ranges.
     """
     trial = _Trial(graph_module, proposed)
-    samples = 0
-    for batch in batches:
-        few = batch if fixed_batch(graph_module) else tuple(x[: SAMPLES - samples] for x in batch)
-        for part in in_batches(graph_module, few):
-            trial.run(*part)
-        samples += len(few[0])
-        if samples >= SAMPLES:
-            break
+    for inputs in first_samples(graph_module, batches, SAMPLES):
+        trial.run(*inputs)
     return {path: ranges[int(trial.errors[path].argmin())] for path, ranges in proposed.items()}
 
 
