@@ -1,27 +1,34 @@
-"""ONNX Runtime's own static quantization of an fp32 file, the peer that our int8 is held against."""
+"""Other tools' static quantization of an fp32 file, which our int8 is held against."""
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 SETTINGS = "quant_pre_process + quantize_static(QDQ, QUInt8 activations, QInt8 weights per channel, MinMax)"
+NNCF_SETTINGS = "nncf.quantize on the ONNX file, defaults, subset_size = all calibration samples"
+Batches = Callable[[], Iterator[tuple[np.ndarray, ...]]]
+
+
+def _feeds(source: Path, batches: Batches) -> Iterator[dict[str, np.ndarray]]:
+    names = [value.name for value in onnx.load(source).graph.input]
+    return (dict(zip(names, batch, strict=True)) for batch in batches())
 
 
 class _Reader(CalibrationDataReader):
-    def __init__(self, batches: Iterable[np.ndarray]) -> None:
-        self.batches = iter(batches)
+    def __init__(self, feeds: Iterator[dict[str, np.ndarray]]) -> None:
+        self.feeds = feeds
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {"input": batch}
+        return next(self.feeds, None)
 
 
-def quantize_with_ort(source: Path, target: Path, batches: Iterable[np.ndarray]) -> None:
+def quantize_with_ort(source: Path, target: Path, batches: Batches) -> None:
     """Write `target`, the int8 form that ONNX Runtime's tool makes of `source` with these calibration batches."""
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
@@ -31,9 +38,21 @@ def quantize_with_ort(source: Path, target: Path, batches: Iterable[np.ndarray])
         quantize_static(
             str(prepared),
             str(target),
-            _Reader(batches),
+            _Reader(_feeds(source, batches)),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
         )
+
+
+def quantize_with_nncf(source: Path, target: Path, batches: Batches) -> None:
+    """Write `target`, the int8 form that NNCF makes of `source`, one calibration sample at a time as it recommends."""
+    import nncf
+
+    samples = [
+        {name: array[index : index + 1] for name, array in feed.items()}
+        for feed in _feeds(source, batches)
+        for index in range(len(next(iter(feed.values()))))
+    ]
+    onnx.save(nncf.quantize(onnx.load(source), nncf.Dataset(samples), subset_size=len(samples)), target)

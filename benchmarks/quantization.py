@@ -1,0 +1,166 @@
+"""Quantization of several models by several methods, ours and other tools', on the same fp32 file and calibration samples.
+
+    pip install nncf==3.4.0 openvino==2026.4.1
+    python benchmarks/quantization.py resnet18 efficientnet-lite0 --files FOLDER --result FILE
+
+One row per model and method, written as soon as it is there; an interrupted run goes on where it stopped. Accuracy and the
+mean Kullback-Leibler divergence of the outputs from those of float are by ONNX Runtime on all evaluation samples; latency is
+p50 of single samples on one thread, interleaved with the fp32 file and with ONNX Runtime's own int8 file, in both orders.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from peers import NNCF_SETTINGS, SETTINGS, quantize_with_nncf, quantize_with_ort
+from subjects import SUBJECTS, Subject
+from torch import Tensor
+
+from compress.artifact import Artifact
+from compress.export import export_onnx
+from compress.files import write_atomically
+from compress.measure import describe_environment, integer_coverage, open_onnx, time_interleaved
+from compress.measure.latency import ratio_with_interval
+from compress.pipeline import transformed
+from compress.recipe import make_pass
+
+MATRIX = Path(__file__).parent / "quantization.yaml"
+PEERS: dict[str, Callable[[Path, Path, Callable[[], Iterator[tuple[np.ndarray, ...]]]], None]] = {
+    "onnxruntime": quantize_with_ort,
+    "nncf": quantize_with_nncf,
+}
+
+
+def main() -> None:
+    matrix = yaml.safe_load(MATRIX.read_text())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subjects", nargs="+", choices=SUBJECTS)
+    parser.add_argument("--methods", nargs="+", default=list(matrix["methods"]), choices=matrix["methods"])
+    parser.add_argument("--files", type=Path, default=Path())
+    parser.add_argument("--limit-eval", type=int)
+    parser.add_argument("--no-latency", action="store_true", help="leave out what needs a quiet machine")
+    parser.add_argument("--again", action="store_true", help="measure rows anew that are there")
+    parser.add_argument("--result", type=Path, required=True)
+    options = parser.parse_args()
+
+    result = json.loads(options.result.read_text()) if options.result.exists() else {"rows": []}
+    result |= {"command": "python benchmarks/quantization.py " + " ".join(sys.argv[1:]), "environment": describe_environment(1)}
+    result["peers"] = {"onnxruntime": SETTINGS, "nncf": NNCF_SETTINGS}
+    for name in options.subjects:
+        subject = SUBJECTS[name](options.files, options.limit_eval)
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(subject, Path(folder), latency=not options.no_latency)
+            for method in ["float", *options.methods]:
+                key = {"model": name, "method": method, "samples": len(subject.labels)}
+                there = [row for row in result["rows"] if row.items() >= key.items()]
+                if there and not options.again and method != "float":
+                    continue
+                row = key | bench.row(method, matrix["methods"].get(method))
+                result["rows"] = [other for other in result["rows"] if other not in there] + [row]
+                expected = matrix["expected"].get(name, {}).get(method)
+                if expected and options.limit_eval is None and abs(100 * row["accuracy"] - expected[0]) > expected[1]:
+                    print(f"{name} {method}: expected {expected[0]} within {expected[1]}, got {100 * row['accuracy']:.2f}")
+                print(json.dumps(row), flush=True)
+                write_atomically(options.result, (json.dumps(result, indent=1) + "\n").encode())
+
+
+class Bench:
+    """Rows of one model; what the first, `float`, leaves is what the others are compared with."""
+
+    def __init__(self, subject: Subject, folder: Path, *, latency: bool) -> None:
+        self.subject, self.folder, self.latency = subject, folder, latency
+        self.artifact = Artifact.start(subject.model, subject.task)
+        self.float_logits = np.empty(0)
+
+    def row(self, method: str, passes: Any) -> dict[str, Any]:
+        """What one method makes of the model, measured on its file."""
+        path = self.folder / f"{method}.onnx"
+        begun = time.perf_counter()
+        if method == "float":
+            export_onnx(self.artifact.model, self.artifact.task.example_inputs, path, self.artifact.signature)
+        elif passes == "peer":
+            PEERS[method](self.folder / "float.onnx", path, self._calibration)
+        else:
+            self._compress(passes, path)
+        found: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 1), "size_bytes": path.stat().st_size}
+        logits = self._logits(path)
+        if method == "float":
+            self.float_logits = logits
+        found |= compare(logits, self.float_logits, self.subject.labels)
+        if method != "float":
+            found["integers"] = str(integer_coverage(path))
+            if self.latency:
+                found["latency"] = self._latency(path)
+        return found
+
+    def _compress(self, passes: dict[str, dict[str, Any]], path: Path) -> None:
+        artifact = self.artifact
+        for name, options in passes.items():
+            artifact = transformed(make_pass(name, options), replace(artifact, notes=[]), 0, torch.device("cpu"))
+        export_onnx(artifact.model, artifact.task.example_inputs, path, artifact.signature)
+
+    def _calibration(self) -> Iterator[tuple[np.ndarray, ...]]:
+        assert self.subject.task.calibration is not None
+        return (tuple(x.numpy() for x in batch) for batch in self.subject.task.calibration())
+
+    def _logits(self, path: Path) -> np.ndarray:
+        session, parts = open_onnx(path, threads=torch.get_num_threads()), []
+
+        def predict(*inputs: Tensor | np.ndarray) -> np.ndarray:
+            parts.append(session.predict(*inputs))
+            return parts[-1]
+
+        assert self.subject.task.evaluate is not None
+        self.subject.task.evaluate(predict)
+        return np.concatenate(parts)
+
+    def _latency(self, path: Path) -> dict[str, list[float]]:
+        """p50 over p50 with its 95 % interval, then both p50 in ms."""
+        ort = self.folder / "onnxruntime.onnx"
+        pairs = {"float over this": [self.folder / "float.onnx", path]}
+        if path != ort and ort.exists():
+            pairs |= {"this over onnxruntime": [path, ort], "this over onnxruntime, other order": [ort, path]}
+        single = [x[:1].numpy() for x in self.artifact.task.example_inputs]
+        found = {}
+        for name, order in pairs.items():
+            sessions = {file: open_onnx(file) for file in order}
+            times = time_interleaved({file: (lambda s=s: s.run(*single)) for file, s in sessions.items()}, min_seconds=3)
+            top, bottom = (order[1], order[0]) if name.endswith("other order") else order
+            medians = [float(np.median(times[file])) for file in (top, bottom)]
+            found[name] = [round(value, 4) for value in (*ratio_with_interval(times[top], times[bottom]), *medians)]
+        return found
+
+
+def compare(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, and how the outputs (samples, classes) differ from those of float.
+
+    `drop_points` is in percentage points with the standard error of the paired difference; `kl_divergence` in nats.
+    """
+    right, before = (scores.argmax(1) == labels for scores in (logits, reference))
+    difference = before.astype(float) - right
+    p, q = (_log_softmax(scores) for scores in (reference, logits))
+    return {
+        "accuracy": round(float(right.mean()), 5),
+        "drop_points": round(100 * float(difference.mean()), 3),
+        "drop_standard_error": round(100 * float(difference.std() / np.sqrt(len(labels))), 3),
+        "agreement": round(float((logits.argmax(1) == reference.argmax(1)).mean()), 5),
+        "kl_divergence": round(float((np.exp(p) * (p - q)).sum(1).mean()), 6),
+    }
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    shifted = scores.astype(np.float64) - scores.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+if __name__ == "__main__":
+    main()
