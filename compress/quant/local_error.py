@@ -17,7 +17,10 @@ SAMPLES = 64
 
 @torch.no_grad()
 def choose(
-    graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]], proposed: Mapping[str, Sequence[Range]]
+    graph_module: fx.GraphModule,
+    batches: Iterable[tuple[Tensor, ...]],
+    proposed: Mapping[str, Sequence[Range]],
+    quantizers: Mapping[str, ActivationQuantizer],
 ) -> dict[str, Range]:
     """For each tensor the range, of those proposed, that changes the outputs of its readers least.
 
@@ -29,8 +32,9 @@ def choose(
         graph_module: with a module that passes its input through where each quantizer will be.
         batches: of inputs; the about the first `SAMPLES` samples are used.
         proposed: path of the module -> ranges.
+        quantizers: path of the module -> what will take its place; left with the last range that was tried.
     """
-    trial = _Trial(graph_module, proposed)
+    trial = _Trial(graph_module, proposed, quantizers)
     for inputs in first_samples(graph_module, batches, SAMPLES):
         trial.run(*inputs)
     return {path: ranges[int(trial.errors[path].argmin())] for path, ranges in proposed.items()}
@@ -39,9 +43,14 @@ def choose(
 class _Trial(fx.Interpreter):
     """Runs the graph, and each reader of a tensor again for each candidate."""
 
-    def __init__(self, graph_module: fx.GraphModule, proposed: Mapping[str, Sequence[Range]]) -> None:
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        proposed: Mapping[str, Sequence[Range]],
+        quantizers: Mapping[str, ActivationQuantizer],
+    ) -> None:
         super().__init__(graph_module)
-        self._proposed = proposed
+        self._proposed, self._quantizers = proposed, quantizers
         self.errors = {path: torch.zeros(len(ranges), dtype=torch.float64) for path, ranges in proposed.items()}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -55,8 +64,8 @@ class _Trial(fx.Interpreter):
 
     def _compare(self, reader: fx.Node, read: fx.Node, path: str, result: Tensor) -> None:
         energy = result.double().square().sum().clamp(min=1e-30)
+        quantizer = self._quantizers[path]
         for number, (low, high) in enumerate(self._proposed[path]):
-            quantizer = ActivationQuantizer()
             quantizer.set_range(low, high)
             values = {**self.env, read: quantizer(self.env[read])}
             args, kwargs = fx.node.map_arg((reader.args, reader.kwargs), values.__getitem__)

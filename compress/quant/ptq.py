@@ -110,7 +110,8 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
                 graph_module(*part)
             samples += len(batch[0])
         if ranges == AUTO:
-            chosen = choose(graph_module, batches(), {path: candidates(seen) for path, seen in observers.items()})
+            proposed = {path: candidates(seen) for path, seen in observers.items()}
+            chosen = choose(graph_module, batches(), proposed, quantizers)
         else:
             chosen = {path: METHODS[ranges](seen) for path, seen in observers.items()}
     finally:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress.quant import local_error
 from compress.quant.fake_quantize import ActivationQuantizer
 from compress.quant.local_error import SAMPLES, choose
 from compress.quant.observers import HistogramObserver
@@ -37,7 +38,7 @@ def test_the_error_is_that_of_the_readers_and_not_of_the_tensor() -> None:
     x = features(SAMPLES)
     observer(x)
     proposed = [(-300.0, 300.0), (0.0, 1.0), (0.0, 0.5), mse(observer)]
-    assert choose(graph_module, [(x,)], {path: proposed}) == {path: (0.0, 1.0)}
+    assert choose(graph_module, [(x,)], {path: proposed}, {path: ActivationQuantizer()}) == {path: (0.0, 1.0)}
 
 
 def test_only_the_first_samples_are_asked() -> None:
@@ -51,8 +52,30 @@ def test_only_the_first_samples_are_asked() -> None:
         yield (features(1000),)  # of which only ten are used
         raise AssertionError("a third batch was asked for")
 
-    assert choose(graph_module, batches(), {path: [(0.0, 1.0), (0.0, 0.1)]}) == {path: (0.0, 1.0)}  # type: ignore[arg-type]
+    proposed, quantizers = {path: [(0.0, 1.0), (0.0, 0.1)]}, {path: ActivationQuantizer()}
+    assert choose(graph_module, batches(), proposed, quantizers) == {path: (0.0, 1.0)}  # type: ignore[arg-type]
     assert observer.counts.sum() + observer.zeros == SAMPLES * 2
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_range_is_tried_as_the_quantizer_would_take_it(symmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A symmetric one has half of its codes below zero, where hardly a value is, and so clips more to be as fine above."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False)).eval()
+    x = torch.cat([torch.randn(20000, 1).abs() ** 4, torch.full((1, 1), -0.1)])
+    graph_module, _ = prepare(model, (x,))
+    path = f"{QUANTIZERS}.input_1"
+    proposed = [(-0.1, high) for high in torch.linspace(1, float(x.max()), 200).tolist()]
+
+    def error(high: float) -> float:
+        low, step = (-high * 128 / 127, high / 127) if symmetric else (-0.1, (high + 0.1) / 255)
+        zero = round(-low / step)
+        return float(((((x / step).round() + zero).clamp(0, 255) - zero) * step - x).square().sum())
+
+    expected = min((high for _, high in proposed), key=error)
+    graph_module.set_submodule(path, nn.Identity())
+    monkeypatch.setattr(local_error, "SAMPLES", len(x))
+    quantizers = {path: ActivationQuantizer(symmetric=symmetric)}
+    assert choose(graph_module, [(x,)], {path: proposed}, quantizers) == {path: (-0.1, expected)}
 
 
 class Branches(nn.Module):
