@@ -12,6 +12,7 @@ from compress.pruning.channels import ChannelPruner, Settings
 from compress.pruning.cut import cut_copy
 from compress.pruning.groups import Group, find_groups
 from compress.pruning.oracle import difference, outputs_without
+from compress.pruning.rules import table
 
 IMAGE = (2, 3, 8, 8)
 
@@ -318,7 +319,7 @@ def scale(x: Tensor, factor: float) -> Tensor:
 
 
 def test_an_operator_of_ones_own_is_followed_once_it_has_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "RULES", dict(rules.RULES))
+    monkeypatch.setattr(table, "RULES", dict(table.RULES))
     model, x = Net(lambda net, y: scale(y, 3.0)), torch.randn(IMAGE)
     assert reasons(model, x) == {"conv": "goes into mylib::scale, for which there is no rule"}
     rules.register("mylib::scale")(rules.pointwise)
