@@ -1,6 +1,7 @@
 """Flags as a recipe: the same plain data that a YAML file holds."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ def to_recipe(
     prune_steps: int | None = None,
     int8: bool,
     qat: int | None = None,
+    max_drop: float | None = None,
+    time_budget: str | None = None,
     finetune: int | None,
     no_finetune: bool,
     extra: tuple[str, ...],
@@ -45,11 +48,13 @@ def to_recipe(
         "--prune-steps": prune_steps,
         "--int8": int8,
         "--qat": qat,
+        "--max-drop": max_drop,
+        "--time-budget": time_budget,
         "--finetune": finetune,
         "--no-finetune": no_finetune,
         "--pass": extra,
     }
-    used = [flag for flag, value in flags.items() if value not in (None, False, ())]
+    used = [flag for flag, value in flags.items() if value is not None and value is not False and value != ()]
     if recipe is not None:
         if used:
             raise UserError(f"--recipe already says which passes run; {used[0]} cannot be added to it: edit the file instead")
@@ -83,11 +88,32 @@ def to_recipe(
             if option in steps[name]:
                 raise UserError(f"{name}: {option} is given twice; a recipe can hold a pass more than once, flags cannot")
             steps[name][option] = value
+    _bound(steps, max_drop, time_budget)
     ordered: list[Step] = sorted(steps.items(), key=lambda step: ORDER.index(find(step[0]).stage))
     if prune_steps is not None:
         ordered = _in_steps(ordered, prune_steps)
     values = {key: value for key, value in given.items() if value is not None}
     return Recipe(passes=tuple(ordered), implied=tuple(implied), **values)
+
+
+def _bound(steps: dict[str, dict[str, Any]], max_drop: float | None, time_budget: str | None) -> None:
+    """Give `int8`, in place, the bound on what it may cost."""
+    if time_budget is not None and max_drop is None:
+        raise UserError("--time-budget needs --max-drop: it is the time to search for what keeps to that")
+    if max_drop is not None:
+        if "int8" not in steps:
+            raise UserError("--max-drop needs --int8: it says how many points of the score integers may cost")
+        steps["int8"] |= {"max_drop": max_drop}
+    if time_budget is not None:
+        steps["int8"] |= {"time_budget": to_seconds(time_budget)}
+
+
+def to_seconds(text: str) -> float:
+    """`90`, `90s`, `10m` or `1h` in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"--time-budget takes seconds, or minutes or hours such as 10m or 1h, got '{text}'")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _channels(ways: dict[str, Any]) -> dict[str, Any] | None:

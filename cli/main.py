@@ -47,6 +47,10 @@ def pruning_flags(command: Any) -> Any:
 @click.option("--prune-steps", type=click.IntRange(1), metavar="N", help="Prune in N steps with recovery between them.")
 @click.option("--int8", is_flag=True, help="Quantize weights and activations to 8-bit integers.")
 @click.option("--qat", type=int, metavar="EPOCHS", help="Quantize, and train with the rounding for these epochs.")
+@click.option(
+    "--max-drop", type=click.FloatRange(0, 100), metavar="POINTS", help="Leave layers in float until --int8 costs no more."
+)
+@click.option("--time-budget", metavar="TIME", help="Time for that search: seconds, or 10m, or 1h.")
 @click.option("--finetune", type=int, metavar="EPOCHS", help="Epochs of recovery (default: the model's own).")
 @click.option("--no-finetune", is_flag=True, help="Do not train after pruning.")
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Add a pass, or set an option of one; repeatable.")

@@ -18,7 +18,7 @@ from compress.artifact import Record, record_to_dict
 from compress.planning import GroupPlan, PruningPlan
 from compress.progress import watch
 from compress.report.markdown import BENCHMARK_COLUMNS, benchmark_row
-from compress.report.text import COLUMNS, float_layers, headline, row
+from compress.report.text import COLUMNS, float_layers, guard_lines, headline, row
 from compress.sensitivity import Effect, Sensitivity
 
 # A bar for less than this would only flicker.
@@ -69,7 +69,7 @@ class Screen:
         self.console.print(
             make_table((*COLUMNS, "faster", "smaller"), [_with_ratios(report, stage) for stage in report["stages"]])
         )
-        for line in float_layers(report):
+        for line in [*guard_lines(report), *float_layers(report)]:
             self.console.print(line, markup=False)
         for line in headline(report):
             self.console.print(line, markup=False)

@@ -1,6 +1,7 @@
 """What flows through a pipeline: the model as it stands, and the rows of the table so far."""
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,7 @@ class Record:
         size_bytes: of the stage's ONNX file.
         latency_ms: `p50`, `p90`, `p99`, `batch`, `runtime`, `threads`, of that file.
         notes: what a person should know about this stage.
+        details: plain data of the pass's own, such as the trials of a search.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Record:
     size_bytes: int
     latency_ms: dict[str, Any]
     notes: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def record_to_dict(record: Record) -> dict[str, Any]:
@@ -59,6 +62,8 @@ class Artifact:
         history: the stages so far.
         threads: of the runtime that the run is timed with.
         notes: a pass may append what a person should know (layers it protected, a range it chose).
+        details: a pass may put plain data there, which the report keeps.
+        progress: a folder in which a pass finds again what it wrote there before it was interrupted; None where none is kept.
     """
 
     model: nn.Module
@@ -69,6 +74,8 @@ class Artifact:
     history: tuple[Record, ...] = ()
     threads: int = 1
     notes: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    progress: Path | None = None
 
     @classmethod
     def start(cls, model: nn.Module, task: Task) -> "Artifact":

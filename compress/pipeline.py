@@ -121,6 +121,7 @@ class Meter:
             size_bytes=path.stat().st_size,
             latency_ms=latency_row(times),
             notes=tuple(artifact.notes),
+            details=artifact.details,
         )
 
 
@@ -161,7 +162,7 @@ def apply(pass_: Pass, model: nn.Module, task: Task, *, seed: int = 0, device: s
 def transformed(pass_: Pass, artifact: Artifact, seed: int, device: torch.device) -> Artifact:
     """The artefact after a pass, verified, on the CPU; the given one is untouched."""
     seed_everything(seed)
-    fork = replace(artifact, model=copy.deepcopy(artifact.model).to(device), notes=[])
+    fork = replace(artifact, model=copy.deepcopy(artifact.model).to(device), notes=[], details={})
     model = pass_.apply(fork)
     if not isinstance(model, nn.Module):
         raise PassError(f"{pass_.name} returned a {type(model).__name__}, not a module; the model from before stands")
@@ -246,7 +247,7 @@ def run_pipeline(artifact: Artifact, passes: Sequence[Pass], plan: Plan) -> Arti
         folder.mkdir(parents=True, exist_ok=True)
         begun = time.perf_counter()
         if pass_ is not None:
-            artifact = transformed(pass_, artifact, plan.seed + position, plan.device)
+            artifact = transformed(pass_, replace(artifact, progress=folder), plan.seed + position, plan.device)
         seconds = time.perf_counter() - begun
         options = {} if pass_ is None else options_of(pass_)
         record = plan.meter.measure(name, artifact, folder / "model.onnx", options, seconds)

@@ -8,14 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from compress.artifact import Artifact
 from compress.errors import CompressError, UserError
-from compress.export import export_onnx
-from compress.measure import open_onnx, time_interleaved
-from compress.measure.environment import available_cores
+from compress.gauge import Gauge
 from compress.passes.int8 import Int8
 from compress.passes.prune_channels import PruneChannels
 from compress.pipeline import check, seed_everything, transformed
@@ -120,15 +117,17 @@ def sensitivity(
     with tempfile.TemporaryDirectory() as scratch:
         pruner = pruning.pruner(artifact)
         work = [*_pruned(pruner, ratios), *(_quantized(model, artifact.task.example_inputs) if int8 else [])]
-        gauge = _Gauge(artifact, Path(scratch), threads, judge, timing or {"min_seconds": 0.5})
+        limits = {} if timing is None else {"timing": timing}
+        gauge = Gauge(Path(scratch), artifact.task.example_inputs, artifact.signature, judge, threads, **limits)
+        beside = _Beside(gauge, artifact.model)
         protected = {group.id: group.fixed for group in pruner.groups if group.fixed is not None}
-        effects, failed = _measured(work, gauge, artifact, protected, on_effect)
+        effects, failed = _measured(work, beside, artifact, protected, on_effect)
         names = plan_names(pruner.groups)
         return Sensitivity(
             selected_on=selected_on,
-            score=gauge.score,
-            latency_ms=gauge.latency_ms,
-            params=gauge.params,
+            score=beside.score,
+            latency_ms=beside.latency_ms,
+            params=beside.params,
             effects=tuple(effects),
             suggested={names[group]: ratio for group, ratio in _suggest(effects, within).items()},
             protected=protected,
@@ -139,7 +138,7 @@ def sensitivity(
 
 def _measured(
     work: Sequence["Work"],
-    gauge: "_Gauge",
+    beside: "_Beside",
     artifact: Artifact,
     protected: dict[str, str],
     on_effect: Callable[[Effect], None],
@@ -152,7 +151,7 @@ def _measured(
         if ratio is not None and name in protected:
             continue
         try:
-            effects.append(gauge.effect(name, change, ratio, build(artifact)))
+            effects.append(beside.effect(name, change, ratio, build(artifact)))
             on_effect(effects[-1])
         except _Refused as refused:
             protected[name] = str(refused)
@@ -218,46 +217,22 @@ def _quantized(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Work]:
     return [(name, "int8", None, builder(name)) for name in names]
 
 
-class _Gauge:
-    """Writes a network, scores the file, and times it beside the original's."""
+class _Beside:
+    """The original's file, and what other networks cost and bring beside it."""
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        threads: int,
-        judge: Callable[[Predict], float] | None,
-        timing: dict[str, float],
-    ) -> None:
-        self._artifact, self._folder, self._threads, self._judge, self._timing = artifact, folder, threads, judge, timing
-        self._baseline = folder / "baseline.onnx"
-        self._write(artifact.model, self._baseline)
-        self.score = self._scored(self._baseline)
-        self.latency_ms = self._times(self._baseline)[0]
-        self.params = sum(p.numel() for p in artifact.model.parameters())
+    def __init__(self, gauge: Gauge, original: nn.Module) -> None:
+        self._gauge, self._original = gauge, gauge.write(original, "baseline")
+        self.score = gauge.score(self._original)
+        self.latency_ms = gauge.latencies_ms(self._original, self._original)[0]
+        self.params = sum(p.numel() for p in original.parameters())
 
     def effect(self, name: str, change: str, ratio: float | None, model: nn.Module) -> Effect:
-        path = self._folder / "changed.onnx"
-        self._write(model, path)
-        score = self._scored(path)
-        before, after = self._times(path)
+        path = self._gauge.write(model, "changed")
+        score = self._gauge.score(path)
+        before, after = self._gauge.latencies_ms(self._original, path)
         drop = None if score is None or self.score is None else round(self.score - score, 6)
         params = sum(p.numel() for p in model.parameters())
         return Effect(name, change, ratio, score, drop, round(after, 4), round(before - after, 4), params)
-
-    def _write(self, model: nn.Module, path: Path) -> None:
-        export_onnx(model, self._artifact.task.example_inputs, path, self._artifact.signature)
-
-    def _scored(self, path: Path) -> float | None:
-        return None if self._judge is None else float(self._judge(open_onnx(path, threads=available_cores()).predict))
-
-    def _times(self, path: Path) -> tuple[float, float]:
-        """p50 of the original and of this file."""
-        x = [x[:1].numpy() for x in self._artifact.task.example_inputs]
-        sessions = {key: open_onnx(file, threads=self._threads) for key, file in (("before", self._baseline), ("after", path))}
-        calls = {key: (lambda s=session: s.run(*x)) for key, session in sessions.items()}
-        times = time_interleaved(calls, **self._timing)  # type: ignore[arg-type]
-        return float(np.median(times["before"])), float(np.median(times["after"]))
 
 
 def _suggest(effects: Sequence[Effect], within: float) -> dict[str, float]:

@@ -9,8 +9,9 @@ from torch import nn
 import compress
 from compress.artifact import Artifact
 from compress.errors import CompressError, UserError
+from compress.gauge import Gauge
 from compress.passes.prune_channels import PruneChannels
-from compress.sensitivity import Effect, _Gauge, _suggest, sensitivity
+from compress.sensitivity import Effect, _suggest, sensitivity
 from compress.task import Predict, Task
 from compress.testing import tiny_model, tiny_task
 from compress.testing.architectures import build
@@ -22,12 +23,13 @@ QUICK = {"min_runs": 3, "min_seconds": 0.01}
 def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports take seconds: in their place the models are run, and nothing is timed."""
 
-    def write(self: _Gauge, model: nn.Module, path: Path) -> None:
-        model(*self._artifact.task.example_inputs)
+    def write(self: Gauge, model: nn.Module, name: str) -> Path:
+        model(*self.example_inputs)
+        return self.folder / name
 
-    monkeypatch.setattr(_Gauge, "_write", write)
-    monkeypatch.setattr(_Gauge, "_scored", lambda self, path: None if self._judge is None else 0.5)
-    monkeypatch.setattr(_Gauge, "_times", lambda self, path: (1.0, 1.0))
+    monkeypatch.setattr(Gauge, "write", write)
+    monkeypatch.setattr(Gauge, "score", lambda self, path: None if self.judge is None else 0.5)
+    monkeypatch.setattr(Gauge, "latencies_ms", lambda self, first, second: (1.0, 1.0))
 
 
 class Two(nn.Module):
@@ -164,11 +166,12 @@ def test_a_group_that_cannot_be_cut_is_protected_and_the_others_are_measured(no_
 def test_a_change_that_cannot_be_exported_is_told_and_the_others_are_measured(
     no_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(self: _Gauge, model: nn.Module, path: Path) -> None:
+    def write(self: Gauge, model: nn.Module, name: str) -> Path:
         if model.b.out_channels == 8:
             raise CompressError("torch.onnx.export failed on Stubborn: no\nand more")
+        return self.folder / name
 
-    monkeypatch.setattr(_Gauge, "_write", write)
+    monkeypatch.setattr(Gauge, "write", write)
     task, pruning = Task((torch.randn(2, 3, 4, 4),)), PruneChannels(exclude=("a",), round_to=4)
     found = sensitivity(Stubborn().eval(), task, pruning, ratios=(0.25, 0.5, 0.75))
     assert [(row.name, row.ratio) for row in found.effects] == [("b", 0.25), ("b", 0.75)]

@@ -1,19 +1,31 @@
 """Static post-training quantization to 8-bit integers, for ONNX Runtime's integer kernels."""
 
 import fnmatch
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
+from glob import escape
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from torch import nn
+from torch import fx, nn
 
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.export import captured_inputs
+from compress.gauge import Gauge
+from compress.guard import Bound, guarded
 from compress.measure.environment import saturates
+from compress.passes.base import check_range
 from compress.quant.ptq import AUTO, calibrate, prepare
 from compress.quant.ranges import METHODS
+from compress.quant.samples import first_samples
 from compress.quant.scheme import FEWEST_BITS, MOST_BITS, Scheme
+from compress.quant.suspects import worst_layers
 from compress.store import structure_of
+
+# Of the samples that say which layers are tried first; and the limits of the timing loop for each network that is tried.
+SAMPLES = 64
+TIMING = {"min_seconds": 0.5}
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,9 @@ class Int8:
         bits: shell pattern of layer names -> bits of their weights, instead of `weight_bits`; the last that matches counts.
         per_channel: a scale for each output channel of a weight, rather than one for all of it.
         symmetric: activations with both signs have their zero in the middle of the codes.
+        max_drop: the most points (hundredths) that the score on the validation data may lose against the network before;
+            layers go back to float until it holds, see `compress.guard`. None quantizes all of them, whatever it costs.
+        time_budget: seconds after which that search begins no further network; None lets it finish.
         allow_noop: no error where no layer could be quantized.
     """
 
@@ -44,6 +59,8 @@ class Int8:
     bits: dict[str, int] = field(default_factory=dict)
     per_channel: bool = True
     symmetric: bool = False
+    max_drop: float | None = None
+    time_budget: float | None = None
     allow_noop: bool = False
 
     name: ClassVar[str] = "int8"
@@ -57,11 +74,57 @@ class Int8:
         for what, bits in (asked | {f"bits of '{pattern}'": bits for pattern, bits in self.bits.items()}).items():
             if bits not in range(FEWEST_BITS, MOST_BITS + 1):
                 raise UserError(f"{self.name}: {what} must be a whole number in [{FEWEST_BITS}, {MOST_BITS}], got {bits}")
+        if self.max_drop is not None:
+            check_range(self.name, "max_drop", self.max_drop, 0, 100, open_ends=False)
+            object.__setattr__(self, "needs", (*type(self).needs, "validate"))
+        if self.time_budget is not None:
+            check_range(self.name, "time_budget", self.time_budget, 0, float("inf"), open_ends=True)
+            if self.max_drop is None:
+                raise UserError(f"{self.name}: time_budget is the time to search within max_drop; give that, too")
 
     def apply(self, artifact: Artifact) -> nn.Module:
+        return self._quantized(artifact) if self.max_drop is None else self._guarded(artifact, self.max_drop)
+
+    def _guarded(self, artifact: Artifact, max_drop: float) -> nn.Module:
+        """The fastest network found that loses no more than `max_drop` points, or else the best, with notes and all trials."""
+        task, every = artifact.task, replace(self, max_drop=None, time_budget=None)
+        calibration = task.calibration
+        assert calibration is not None
+
+        def without(in_float: tuple[str, ...]) -> Int8:
+            return replace(every, exclude=(*self.exclude, *map(escape, in_float)))
+
+        def quantize(in_float: tuple[str, ...]) -> nn.Module:
+            # Calibrated anew each time: what a layer reads depends on whether the weights before it are rounded.
+            return without(in_float)._quantized(replace(artifact, notes=[]))
+
+        def propose(in_float: tuple[str, ...]) -> list[str]:
+            network = without(in_float)._prepared(replace(artifact, notes=[]))
+            return worst_layers(network, lambda: first_samples(network, calibration(), SAMPLES), self.ranges)
+
+        with tempfile.TemporaryDirectory() as scratch:
+            gauge = Gauge(Path(scratch), task.example_inputs, artifact.signature, task.validate, artifact.threads, TIMING)
+            log = artifact.progress / "trials.jsonl" if artifact.progress is not None else None
+            found = guarded(artifact.model, quantize, propose, gauge, Bound(max_drop / 100, self.time_budget), log)
+        chosen = without(found.chosen.in_float)._quantized(artifact)
+        artifact.notes.append(found.summary())
+        artifact.details["guard"] = found.to_dict()
+        chosen.meta["quantization"]["left_in_float"].update(dict.fromkeys(found.chosen.in_float, "kept for the accuracy"))
+        return chosen
+
+    def _quantized(self, artifact: Artifact) -> fx.GraphModule:
+        assert artifact.task.calibration is not None
+        graph_module = self._prepared(artifact)
+        samples = calibrate(graph_module, artifact.task.calibration, self.ranges)
+        if samples == 0:
+            raise PassError(f"{self.name}: the calibration data are empty")
+        artifact.notes.append(f"ranges from {samples} calibration samples")
+        return graph_module
+
+    def _prepared(self, artifact: Artifact) -> fx.GraphModule:
+        """The graph with its quantizers, not calibrated."""
         # On the CPU, wherever training ran: that is where the graph is captured, observed and measured.
         model, signature = artifact.model.cpu(), artifact.signature
-        assert artifact.task.calibration is not None
         bits = self.weight_bits or (7 if saturates() else MOST_BITS)
         scheme = Scheme(self.exclude, bits, self.bits, self.per_channel, self.symmetric)
         example = artifact.task.example_inputs
@@ -73,10 +136,6 @@ class Int8:
             unknown = [pattern for pattern in patterns if not fnmatch.filter(placement.layers, pattern)]
             if unknown:
                 raise UserError(f"{self.name}: {option} '{unknown[0]}' matches no convolution or linear layer")
-        samples = calibrate(graph_module, artifact.task.calibration, self.ranges)
-        if samples == 0:
-            raise PassError(f"{self.name}: the calibration data are empty")
-        artifact.notes.append(f"ranges from {samples} calibration samples")
         if self.weight_bits is None and bits < MOST_BITS:
             artifact.notes.append(f"{bits}-bit weights: this processor has no VNNI, and 8-bit products would saturate")
         # What the store needs to rebuild this graph, beside the numbers in the state dict, and the report to explain it.

@@ -56,6 +56,9 @@ class QAT(Int8):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.max_drop is not None:
+            why = "qat trains until the rounding costs less, and keeps the best epoch"
+            raise UserError(f"{self.name}: max_drop is an option of int8; {why}")
         check_training(self.name, self.epochs, self.lr, self.weight_decay, self.temperature, self.alpha)
         check_range(self.name, "freeze", self.freeze, 0, 1, open_ends=False)
         check_range(self.name, "clip_norm", self.clip_norm, 0, float("inf"), open_ends=True)

@@ -7,6 +7,8 @@ from compress.report.text import COLUMNS, float_layers, headline, row
 PERCENTILES = ("p50 ms", "p90 ms", "p99 ms")
 BENCHMARK_COLUMNS = ("file", "runtime", "batch", "threads", *PERCENTILES, "samples/s", "peak MB", "faster", "interval")
 
+TRIAL_COLUMNS = ("tried, in float", "validation %", "points lost", "p50 ms", "more ms than without")
+
 
 def to_markdown(report: dict[str, Any]) -> str:
     """The report as Markdown: headline, table, notes of each stage, further runtimes, machine."""
@@ -19,6 +21,9 @@ def to_markdown(report: dict[str, Any]) -> str:
     for stage in report["stages"]:
         lines += [f"- {stage['name']}: {note}" for note in stage["notes"]]
     lines += [f"- {line}" for line in float_layers(report)]
+    for stage in report["stages"]:
+        if "guard" in stage.get("details", {}):
+            lines += ["", *table(TRIAL_COLUMNS, [_trial_row(trial) for trial in stage["details"]["guard"]["trials"]]), ""]
     parity = report["parity"]
     lines += [
         f"- parity on {parity['samples']} inputs ({parity['on']}): equal top-1 {parity['top1_agreement']:.4f}, "
@@ -46,6 +51,12 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """Lines of a Markdown table, numbers to the right."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def _trial_row(trial: dict[str, Any]) -> tuple[str, ...]:
+    """One network that a search within a bound tried."""
+    score, drop = f"{100 * trial['score']:.2f}", f"{100 * trial['drop']:.2f}"
+    return (", ".join(trial["in_float"]) or "none", score, drop, f"{trial['latency_ms']:.3f}", f"{trial['extra_ms']:.3f}")
 
 
 def benchmark_row(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -63,6 +63,11 @@ def coverage_text(coverage: dict[str, Any]) -> str:
     return ", ".join(f"{done}/{total} {kind}" for kind, (done, total) in kinds.items()) + " in int8"
 
 
+def guard_lines(report: dict[str, Any]) -> list[str]:
+    """What a search within a bound came to; none for a run without."""
+    return [f"{stage['name']}: {stage['notes'][-1]}" for stage in report["stages"] if "guard" in stage.get("details", {})]
+
+
 def float_layers(report: dict[str, Any]) -> list[str]:
     """A line for each layer that the int8 pass left in float, with the reason; none for a run without int8."""
     coverage = report["integer_coverage"]
