@@ -82,7 +82,8 @@ class Guarded:
     def summary(self) -> str:
         """One sentence: whether the bound holds, at what loss, and what it took."""
         layers = f" with {', '.join(self.chosen.in_float)} in float" if self.chosen.in_float else " with all layers in integers"
-        lost = f"{100 * self.chosen.drop:.2f} points lost on the validation data{layers}; {len(self.trials)} networks tried"
+        tried = f"{len(self.trials)} network" + ("s" if len(self.trials) != 1 else "")
+        lost = f"{100 * self.chosen.drop:.2f} points lost on the validation data{layers}; {tried} tried"
         if self.met:
             return f"at most {100 * self.bound.drop:g} points may be lost: {lost}"
         return f"not within {100 * self.bound.drop:g} points, {self.ended}; the best: {lost}"

@@ -42,6 +42,9 @@ def test_with_everything_in_integers_within_the_bound_nothing_else_is_tried() ->
     found = world.search(0.5)
     assert (found.chosen.in_float, found.met) == ((), True)
     assert world.measured == [()]
+    assert found.summary() == (
+        "at most 0.5 points may be lost: 0.50 points lost on the validation data with all layers in integers; 1 network tried"
+    )
 
 
 def test_the_culprit_goes_back_first_and_alone() -> None:
@@ -116,6 +119,10 @@ def test_no_network_is_begun_that_would_end_after_the_budget(monkeypatch: pytest
     found = world.search(0.5, seconds=35)
     assert world.measured == [(), ("a",), ("b",)]
     assert (found.met, found.ended) == (False, "the time budget of 35 s is used up")
+    assert found.summary() == (
+        "not within 0.5 points, the time budget of 35 s is used up; the best: "
+        "3.00 points lost on the validation data with a in float; 3 networks tried"
+    )
     assert found.chosen.in_float == ("a",)
     assert Slow({"a": 3.0, "b": 1.0}, seconds=10.0).search(0.5, seconds=1).chosen.in_float == ()
     late = Slow({"a": 3.0, "b": 1.0}).search(0.5, seconds=1, begun=now - 5)
