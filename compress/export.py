@@ -14,7 +14,7 @@ from compress.errors import CompressError, UserError
 from compress.files import write_atomically
 from compress.onnx_rewrites import rewrite
 from compress.outputs import batch_of_two, tensors
-from compress.quant.ops import onnx_translations
+from compress.quant.onnx_operators import onnx_translations
 from compress.quiet import quiet
 
 OPSET = 20

@@ -24,7 +24,7 @@ from compress.measure.latency import Latency, ratio_with_interval
 from compress.parity import check_parity
 from compress.passes.base import Pass
 from compress.pipeline import Meter, Plan, check, check_choice, latency_row, run_pipeline
-from compress.quant.ptq import quantizers_in
+from compress.quant.ptq import rounds_activations
 from compress.recipe import Recipe, resolved
 from compress.report import build_report, to_markdown
 from compress.report.json_text import dumps
@@ -180,7 +180,7 @@ def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recip
     stages = sorted(path for path in folder.stages.iterdir() if path.is_dir())
     files = {BASELINE: stages[0] / "model.onnx", MODEL: stages[-1] / "model.onnx"}
     model, task = artifact.model, artifact.task
-    kind = "int8" if quantizers_in(model) else "fp32"
+    kind = "int8" if rounds_activations(model) else "fp32"
     parity = check_parity(model, open_onnx(files[MODEL]).predict, task, kind, MODEL)
     quantization = model.meta.get("quantization", {}) if isinstance(model, torch.fx.GraphModule) else {}
     coverage = integer_coverage(files[MODEL], quantization.get("left_in_float"))

@@ -19,7 +19,8 @@ INTEGER_OPERATORS = {
 }
 FLOAT_OPERATORS = {
     "conv": {"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvTranspose"},
-    "linear": {"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "LSTM", "GRU", "RNN"},
+    # MatMulNBits has weights of few bits and computes in float, at the `accuracy_level` that `onnx_rewrites.nbits` writes.
+    "linear": {"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits", "LSTM", "GRU", "RNN"},
     "add": {"Add"},
 }
 

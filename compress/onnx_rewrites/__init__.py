@@ -6,11 +6,14 @@ Every function changes the graph in place; `rewrite` runs them all. None changes
 import onnx
 
 from compress.onnx_rewrites.attention import guard_after_values
+from compress.onnx_rewrites.blocks import store_blocks
+from compress.onnx_rewrites.dynamic import multiply_integers
 from compress.onnx_rewrites.embedding import gather_integers
 from compress.onnx_rewrites.gemm import linear_as_gemm
 from compress.onnx_rewrites.graph import Graph
 from compress.onnx_rewrites.integers import pad_integers, store_integer_biases, store_integer_weights
 from compress.onnx_rewrites.names import name_layers
+from compress.onnx_rewrites.nbits import declare_domains
 from compress.onnx_rewrites.padding import fold_padding
 from compress.onnx_rewrites.pool import global_average_pool
 from compress.onnx_rewrites.shield import keep_in_float
@@ -22,7 +25,9 @@ def rewrite(model: onnx.ModelProto) -> None:
     graph = Graph(model)
     global_average_pool(graph)
     guard_after_values(graph)
+    store_blocks(graph)
     store_integer_weights(graph)
+    multiply_integers(graph)
     gather_integers(graph)
     linear_as_gemm(graph)
     store_integer_biases(graph)
@@ -32,3 +37,4 @@ def rewrite(model: onnx.ModelProto) -> None:
     keep_in_float(graph)
     name_layers(graph)
     graph.remove_unused()
+    declare_domains(model)

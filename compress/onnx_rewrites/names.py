@@ -4,6 +4,7 @@ from onnx import NodeProto
 
 from compress.onnx_rewrites.graph import DQ, Graph, Q
 
+PRODUCTS = ("Conv", "Gemm", "MatMul", "MatMulInteger", "MatMulNBits")
 # What ONNX Runtime merges into the convolution in front; and an ending that `measure.coverage` takes off again.
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid")
 MERGED = "_token_activation"
@@ -39,7 +40,7 @@ def _name_output(graph: Graph, node: NodeProto, name: str) -> None:
 
 
 def _layer_name(graph: Graph, node: NodeProto) -> str | None:
-    if node.op_type in ("Conv", "Gemm", "MatMul", "Gather"):
+    if node.op_type in (*PRODUCTS, "Gather"):
         weight = node.input[0 if node.op_type == "Gather" else 1]
         while weight in graph.producer and graph.producer[weight].op_type in (Q, DQ, "Transpose"):
             weight = graph.producer[weight].input[0]
@@ -47,7 +48,7 @@ def _layer_name(graph: Graph, node: NodeProto) -> str | None:
         return stored.removesuffix(".weight") if weight in graph.initializers and stored.endswith(".weight") else None
     if node.op_type == "Add":
         before = graph.producer.get(node.input[0])
-        while before is not None and before.op_type not in ("Conv", "Gemm", "MatMul", "Add"):
+        while before is not None and before.op_type not in (*PRODUCTS, "Add"):
             before = graph.producer.get(before.input[0]) if before.input else None
         return f"add behind {before.name}" if before is not None and before.op_type != "Add" else None
     return None

@@ -19,6 +19,8 @@ BUILT_IN = {
     "finetune": ("compress.passes.finetune", "Finetune"),
     "cluster": ("compress.passes.cluster", "Cluster"),
     "int8": ("compress.passes.int8", "Int8"),
+    "int8_dynamic": ("compress.passes.int8_dynamic", "Int8Dynamic"),
+    "weight_only": ("compress.passes.weight_only", "WeightOnly"),
     "qat": ("compress.passes.qat", "QAT"),
 }
 ENTRY_POINTS = "compress.passes"

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.outputs import in_batches
+from compress.quant.blocks import BlockQuantizer
+from compress.quant.dynamic import DynamicQuantizer
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.graph import add_bias, attribute, capture, fold_batch_norm, layer_of, split_silu
+from compress.quant.linear_layers import addmm_as_linear, place_linear
 from compress.quant.local_error import choose
 from compress.quant.observers import HistogramObserver
 from compress.quant.placement import Placement, place, weight_of
@@ -43,7 +46,10 @@ def folded(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes:
 
 def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement:
     """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now."""
-    placement = place(graph_module, scheme.excludes)
+    static = scheme.activations == "static"
+    if not static:
+        addmm_as_linear(graph_module)
+    placement = place(graph_module, scheme.excludes) if static else place_linear(graph_module, scheme)
     graph_module.add_submodule(QUANTIZERS, nn.Module())
     if scheme.biases:
         for node in placement.weights:
@@ -51,7 +57,8 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
     names: dict[fx.Node, str] = {}
     for node, source in placement.source.items():
         if source not in names:
-            names[source] = _add(graph_module, source.name, ActivationQuantizer(symmetric=scheme.symmetric))
+            quantizer = ActivationQuantizer(symmetric=scheme.symmetric) if static else DynamicQuantizer()
+            names[source] = _add(graph_module, source.name, quantizer)
         _insert(graph_module, node, names[source], placement.readers[node])
     # Collected first: inserting a quantizer changes the arguments of all layers that share a weight.
     holders = [*placement.weights, *placement.tables]
@@ -60,13 +67,19 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
         weight = attribute(graph_module, weight_node)
         assert weight is not None
         is_table = any(user.target in EMBEDDINGS for user in weight_node.users)
-        channels = len(weight) if scheme.per_channel or is_table else None
-        quantizer = WeightQuantizer(channels, scheme.bits_of(layers[weight_node]))
-        quantizer.set_from(weight)
-        _insert(graph_module, weight_node, _add(graph_module, weight_node.name, quantizer), list(weight_node.users))
+        holder = _weight_quantizer(weight, scheme, scheme.bits_of(layers[weight_node]), is_table=is_table)
+        holder.set_from(weight)
+        _insert(graph_module, weight_node, _add(graph_module, weight_node.name, holder), list(weight_node.users))
     graph_module.graph.lint()
     graph_module.recompile()
     return placement
+
+
+def _weight_quantizer(weight: Tensor, scheme: Scheme, bits: int, *, is_table: bool) -> WeightQuantizer | BlockQuantizer:
+    if scheme.activations == "float":
+        rows, inputs = weight.shape
+        return BlockQuantizer(rows, inputs, bits, scheme.block_size, symmetric=scheme.symmetric_weights)
+    return WeightQuantizer(len(weight) if scheme.per_channel or is_table else None, bits)
 
 
 def _add(graph_module: fx.GraphModule, name: str, quantizer: nn.Module) -> str:
@@ -145,4 +158,10 @@ def _quantizer_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | No
 
 def quantizers_in(model: nn.Module) -> list[str]:
     """Paths of the quantizers of a model; empty for a float model."""
-    return [path for path, module in model.named_modules() if isinstance(module, ActivationQuantizer | WeightQuantizer)]
+    kinds = ActivationQuantizer | DynamicQuantizer | WeightQuantizer | BlockQuantizer
+    return [path for path, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def rounds_activations(model: nn.Module) -> bool:
+    """Whether a model computes with rounded activations, which a rounding apart turn out a whole step apart."""
+    return any(isinstance(module, ActivationQuantizer | DynamicQuantizer) for module in model.modules())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 FEWEST_BITS, MOST_BITS = 2, 8
 
@@ -20,6 +20,11 @@ class Scheme:
             one per row.
         symmetric: activations that take both signs have their zero in the middle of the 256 codes.
         biases: every quantized layer has a bias, where it had none a bias of zeros; bias correction needs it.
+        activations: `static`: rounded over ranges that calibration found; `dynamic`: over the range of the tensor at hand, for
+            linear layers alone; `float`: not at all, and only the weights of linear layers and embeddings are rounded, to
+            codes with a scale per block.
+        block_size: with `float`, how many inputs of a row share a scale; None for all of them.
+        symmetric_weights: with `float`, the zero of each block is its middle code.
     """
 
     exclude: tuple[str, ...] = ()
@@ -28,6 +33,9 @@ class Scheme:
     per_channel: bool = True
     symmetric: bool = False
     biases: bool = False
+    activations: Literal["static", "dynamic", "float"] = "static"
+    block_size: int | None = None
+    symmetric_weights: bool = True
 
     def excludes(self, layer: str) -> bool:
         """Whether a layer is to stay in float."""
@@ -47,6 +55,9 @@ class Scheme:
             "per_channel": self.per_channel,
             "symmetric": self.symmetric,
             "biases": self.biases,
+            "activations": self.activations,
+            "block_size": self.block_size,
+            "symmetric_weights": self.symmetric_weights,
         }
 
     @classmethod

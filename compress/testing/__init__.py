@@ -23,7 +23,7 @@ from compress.outputs import first_tensor
 from compress.parity import check_parity
 from compress.passes.base import ORDER, Pass
 from compress.pipeline import apply, check, differs, options_of, transformed
-from compress.quant.ptq import quantizers_in
+from compress.quant.ptq import rounds_activations
 from compress.recipe import make_pass
 from compress.store import load_model, save_model
 from compress.task import Predict, Task
@@ -140,7 +140,7 @@ def _check_file(result: nn.Module, model: nn.Module, task: Task, folder: Path) -
     signature = Artifact.start(model, task).signature
     path = folder / "model.onnx"
     export_onnx(result, task.example_inputs, path, signature)
-    kind = "int8" if quantizers_in(result) else "fp32"
+    kind = "int8" if rounds_activations(result) else "fp32"
     check_parity(result, open_onnx(path).predict, task, kind, "the exported file")
     save_model(folder, result, model, {"origin": {"kind": "module"}})
     loaded = load_model(folder, copy.deepcopy(model))
