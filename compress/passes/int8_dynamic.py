@@ -21,8 +21,9 @@ class Int8Dynamic:
     The range is that of a whole batch: what a sample gives depends a little on the samples beside it.
 
     A BERT of 6 layers and width 384, 128 tokens, batch 1, one thread with AVX-512 VNNI, ONNX Runtime 1.31: 9.2 ms, against 25.5
-    in float and 9.5 with static ranges; 23.0 MB instead of 90.8. Convolutions stay in float since ONNX Runtime's ConvInteger
-    loses there: a ResNet-18 at 64 x 64 pixels took 5.6 ms with it, 4.8 without.
+    in float and 9.5 with static ranges; 23.0 MB instead of 90.8. MiniLM, of that shape, fine-tuned on reviews: 86.3 % of 1,000
+    sentences instead of 86.7. Convolutions stay in float since ONNX Runtime's ConvInteger loses there: a ResNet-18 at 64 x 64
+    pixels took 5.6 ms with it, 4.8 without.
 
     Source: ONNX standard, operators DynamicQuantizeLinear and MatMulInteger; Krishnamoorthi 2018, "Quantizing deep
     convolutional networks for efficient inference", section 3.

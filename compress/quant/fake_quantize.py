@@ -60,7 +60,7 @@ class WeightQuantizer(nn.Module):
 
     def __init__(self, channels: int | None, bits: int = 8) -> None:
         super().__init__()
-        self.largest_code = 2 ** (bits - 1) - 1
+        self.bits, self.largest_code = bits, 2 ** (bits - 1) - 1
         shape = () if channels is None else (channels,)
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int8))

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.outputs import in_batches
+from compress.quant.blocks import BlockQuantizer
+from compress.quant.dynamic import DynamicQuantizer
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.graph import CONVOLUTIONS, attribute, layer_of
 from compress.quant.placement import CLIPS, addition_name
 from compress.quant.targets import ADDITIONS, LINEAR, WEIGHTED
+
+Quantizer = ActivationQuantizer | DynamicQuantizer | WeightQuantizer | BlockQuantizer
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,11 @@ class _Layer:
         self.bits: int | None = None
         for read in node.all_input_nodes:
             quantizer = _quantizer(graph_module, read)
-            weight = attribute(graph_module, read.all_input_nodes[0]) if isinstance(quantizer, WeightQuantizer) else None
-            if isinstance(quantizer, WeightQuantizer) and weight is not None:
-                self.bits = quantizer.largest_code.bit_length() + 1
+            if not isinstance(quantizer, WeightQuantizer | BlockQuantizer):
+                continue
+            weight = attribute(graph_module, read.all_input_nodes[0])
+            if weight is not None:
+                self.bits = quantizer.bits
                 self.stored.add(weight, quantizer(weight), 0)
 
     def add(self, exact: Tensor, alone: Tensor, together: Tensor) -> None:
@@ -156,7 +162,8 @@ def _layers(graph_module: fx.GraphModule) -> list[_Layer]:
         if node.op in ("call_module", "output") or node in taken:
             continue
         path = _path(graph_module, node)
-        reads_weight = any(isinstance(_quantizer(graph_module, read), WeightQuantizer) for read in node.all_input_nodes)
+        kinds = WeightQuantizer | BlockQuantizer
+        reads_weight = any(isinstance(_quantizer(graph_module, read), kinds) for read in node.all_input_nodes)
         if node.target in WEIGHTED or reads_weight or (path and path[-1].target not in taken):
             taken.update([*path, path[-1].target] if path else [])
             name = addition_name(node) if node.target in ADDITIONS else layer_of(node)
@@ -183,9 +190,9 @@ def _kind(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.name)).partition(".")[0].removesuffix("_")
 
 
-def _quantizer(graph_module: nn.Module, node: fx.Node) -> ActivationQuantizer | WeightQuantizer | None:
+def _quantizer(graph_module: nn.Module, node: fx.Node) -> Quantizer | None:
     module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    return module if isinstance(module, ActivationQuantizer | WeightQuantizer) else None
+    return module if isinstance(module, Quantizer) else None
 
 
 class _Comparison(fx.Interpreter):

@@ -167,3 +167,23 @@ def test_a_second_call_has_a_row_and_writing_in_place_changes_nothing() -> None:
 def test_decibels() -> None:
     assert decibels(100.0, 1.0) == 20
     assert decibels(100.0, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "bits"),
+    [(Scheme(activations="dynamic"), 8), (Scheme(weight_bits=4, activations="float", block_size=16), 4)],
+    ids=["dynamic", "weights alone"],
+)
+def test_without_calibrated_ranges(scheme: Scheme, bits: int) -> None:
+    """Of two layers in a row: each by itself on what the float network has there, and the second behind the first."""
+    first, second, x = nn.Linear(32, 32), nn.Linear(32, 4), torch.randn(8, 32)
+    model = nn.Sequential(first, nn.ReLU(), second)
+    with torch.no_grad():
+        hidden = torch.relu(first(x))
+        alone = [prepare(nn.Sequential(layer), (at,), scheme)[0](at) for layer, at in ((first, x), (second, hidden))]
+        together = prepare(model, (x,), scheme)[0](x)
+        found = errors(prepare(model, (x,), scheme)[0], (x,))
+        expected = [ratio(first(x), alone[0]), ratio(model(x), alone[1])]
+        assert [found[name].own_db for name in ("0", "2")] == pytest.approx(expected, abs=1e-3)
+        assert found["2"].accumulated_db == pytest.approx(ratio(model(x), together), abs=1e-3)
+    assert [found[name].bits for name in ("0", "2")] == [bits, bits]
