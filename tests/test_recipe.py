@@ -42,7 +42,7 @@ def test_a_resolved_recipe_writes_every_default_and_reads_back(tmp_path: Path) -
     recipe = Recipe(model="resnet18", passes=(("finetune", {"epochs": "2"}), ("int8", {"exclude": "a.*,b"})))
     plain = resolved(recipe, recipe.make_passes())
     assert list(plain["passes"][1]) == ["int8"]
-    assert plain["passes"][1]["int8"].items() >= {"exclude": ["a.*", "b"], "ranges": "mse", "weight_bits": None}.items()
+    assert plain["passes"][1]["int8"].items() >= {"exclude": ["a.*", "b"], "ranges": "auto", "weight_bits": None}.items()
     assert set(plain["passes"][1]["int8"]) == {field.name for field in dataclasses.fields(Int8)}
     again = read(write(tmp_path, yaml.safe_dump(plain)))
     assert again.make_passes() == [Finetune(epochs=2), Int8(exclude=("a.*", "b"))]

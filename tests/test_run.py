@@ -178,7 +178,7 @@ def test_resume_on_an_empty_folder_starts_and_on_a_finished_one_reports(tmp_path
 @pytest.mark.parametrize(
     ("passes", "seed", "what"),
     [
-        ([Int8(ranges="minmax")], 0, "int8 ranges mse, not minmax"),
+        ([Int8(ranges="minmax")], 0, "int8 ranges auto, not minmax"),
         ([Int8()], 1, "seed 0, not 1"),
         ([PruneChannels(), Int8()], 0, "passes int8, not prune_channels int8"),
     ],

@@ -40,6 +40,7 @@ class QAT(Int8):
         distill, temperature, alpha: as in the pass `finetune`.
     """
 
+    bias_correction: bool | None = False  # training does it
     epochs: int = 2
     lr: float = 0.01
     weight_decay: float = 1e-4

@@ -26,6 +26,7 @@ BETA, FREE = (20.0, 2.0), 0.2
 PULL = 10.0
 
 
+@torch.no_grad()
 def adaround_(
     graph_module: fx.GraphModule, originals: Mapping[str, Tensor], batches: Callable[[], Batches], *, steps: int, seed: int = 0
 ) -> int:
@@ -59,11 +60,11 @@ def adaround_(
 
 def _rounded_weight(graph_module: fx.GraphModule, layer: Layer, steps: int, generator: torch.Generator) -> Tensor:
     """scale * code, in the weight's shape."""
-    weight = parameter(graph_module, layer.node.args[1]).detach()
+    weight = parameter(graph_module, layer.node.args[1])
     quantizer, bias, groups = weight_quantizer(graph_module, layer.node), bias_of(layer.node), groups_of(layer.node)
     assert quantizer is not None
     scale = quantizer.scale.expand(len(weight)).reshape(groups, -1, 1)
-    shift = parameter(graph_module, bias).detach() if bias is not None else weight.new_zeros(len(weight))
+    shift = parameter(graph_module, bias) if bias is not None else weight.new_zeros(len(weight))
     x, y = _rows(layer, weight, generator)
     codes = learn_codes(
         weight.reshape(groups, len(weight) // groups, -1) / scale,

@@ -13,6 +13,7 @@ from compress.quant.ptq import leave_room_for_biases
 SAMPLES = 256
 
 
+@torch.no_grad()
 def correct_biases_(graph_module: fx.GraphModule, originals: Mapping[str, Tensor], batches: Callable[[], Batches]) -> int:
     """Give every quantized layer the mean output per channel that it has in the float network, in place.
 
@@ -42,7 +43,6 @@ def correct_biases_(graph_module: fx.GraphModule, originals: Mapping[str, Tensor
     return corrected
 
 
-@torch.no_grad()
 def _mean(parts: list[Tensor], axis: int) -> Tensor:
     """(channels,), float64: the mean over all else."""
     by_channel = [part.double().movedim(axis, 0).flatten(1) for part in parts]

@@ -149,7 +149,7 @@ def leave_room_for_biases(graph_module: fx.GraphModule) -> None:
         bias = attribute(graph_module, node.args[2])
         if isinstance(activations, ActivationQuantizer) and isinstance(weights, WeightQuantizer) and bias is not None:
             needed = bias.abs() / (activations.scale * LARGEST_BIAS_CODE)
-            weights.scale.copy_(torch.maximum(weights.scale, needed))
+            weights.scale.copy_(torch.maximum(weights.scale, needed if weights.scale.ndim else needed.max()))
 
 
 def _quantizer_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:

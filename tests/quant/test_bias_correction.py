@@ -29,6 +29,7 @@ def test_means_per_channel_become_those_of_the_float_network() -> None:
     batches = [(torch.rand(5, 3, 8, 8),), (torch.rand(3, 3, 8, 8) + 1,)]
     before, graph_module, count = corrected(model, batches)
     assert count == 3
+    assert not any(buffer.requires_grad for buffer in graph_module.buffers())
     x = torch.cat([part for (part,) in batches])
     quantizers, weights = graph_module.quantizers, graph_module.state_dict()
 

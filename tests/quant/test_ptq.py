@@ -14,7 +14,7 @@ from compress.export import Signature, export_onnx
 from compress.measure import integer_coverage, open_onnx
 from compress.quant.fake_quantize import ActivationQuantizer
 from compress.quant.observers import HistogramObserver
-from compress.quant.ptq import QUANTIZERS, calibrate, prepare, quantizers_in
+from compress.quant.ptq import LARGEST_BIAS_CODE, QUANTIZERS, calibrate, prepare, quantizers_in
 from compress.quant.ranges import METHODS
 from compress.quant.scheme import Scheme
 
@@ -217,6 +217,17 @@ def test_shared_weights_have_one_quantizer_and_a_bias_for_each_use(tmp_path: Pat
     biases = [t for t in onnx.load(tmp_path / "shared.onnx").graph.initializer if t.data_type == onnx.TensorProto.INT32]
     assert len(biases) == 3
     assert len({numpy_helper.to_array(bias).tobytes() for bias in biases}) == 3
+
+
+def test_the_biases_of_a_weight_with_one_scale_do_not_overflow() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3)), torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        model[0].weight *= 1e-9
+        model[0].bias.copy_(torch.tensor([0.1, 0.7, -2.0, 0.0]))
+    graph_module, _ = prepare(model.eval(), (x,), Scheme(per_channel=False))
+    calibrate(graph_module, lambda: [(x,)], "minmax")
+    step = quantizer(graph_module, "input_1").scale * quantizer(graph_module, "_0_weight").scale
+    assert float(2.0 / step) == pytest.approx(LARGEST_BIAS_CODE, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-9])
