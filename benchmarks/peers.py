@@ -50,9 +50,30 @@ def quantize_with_nncf(source: Path, target: Path, batches: Batches) -> None:
     """Write `target`, the int8 form that NNCF makes of `source`, one calibration sample at a time as it recommends."""
     import nncf
 
-    samples = [
-        {name: array[index : index + 1] for name, array in feed.items()}
-        for feed in _feeds(source, batches)
-        for index in range(len(next(iter(feed.values()))))
-    ]
+    samples = _Single(source, batches)
     onnx.save(nncf.quantize(onnx.load(source), nncf.Dataset(samples), subset_size=len(samples)), target)
+
+
+def quantize_with_nncf_for_openvino(source: Path, target: Path, batches: Batches) -> None:
+    """Write `target`, an `.xml` file with its `.bin`, the int8 form that NNCF makes of `source` for OpenVINO."""
+    import nncf
+    import openvino
+
+    samples = _Single(source, batches)
+    model = openvino.Core().read_model(source)
+    openvino.save_model(nncf.quantize(model, nncf.Dataset(samples), subset_size=len(samples)), target, compress_to_fp16=False)
+
+
+class _Single:
+    """Calibration samples one at a time, made anew on each iteration."""
+
+    def __init__(self, source: Path, batches: Batches) -> None:
+        self.source, self.batches = source, batches
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for feed in _feeds(self.source, self.batches):
+            for index in range(len(next(iter(feed.values())))):
+                yield {name: array[index : index + 1] for name, array in feed.items()}
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -9,6 +9,7 @@ p50 of single samples on one thread, interleaved with the fp32 file and with ONN
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from peers import NNCF_SETTINGS, SETTINGS, quantize_with_nncf, quantize_with_ort
+from peers import NNCF_SETTINGS, SETTINGS, quantize_with_nncf, quantize_with_nncf_for_openvino, quantize_with_ort
 from subjects import SUBJECTS, Subject
 from torch import Tensor
 
@@ -37,7 +38,9 @@ MATRIX = Path(__file__).parent / "quantization.yaml"
 PEERS: dict[str, Callable[[Path, Path, Callable[[], Iterator[tuple[np.ndarray, ...]]]], None]] = {
     "onnxruntime": quantize_with_ort,
     "nncf": quantize_with_nncf,
+    "nncf-openvino": quantize_with_nncf_for_openvino,
 }
+ON_OPENVINO = "nncf-openvino"
 
 
 def main() -> None:
@@ -83,7 +86,7 @@ class Bench:
 
     def row(self, method: str, passes: Any) -> dict[str, Any]:
         """What one method makes of the model, measured on its file."""
-        path = self.folder / f"{method}.onnx"
+        path = self.folder / (f"{method}.xml" if method == ON_OPENVINO else f"{method}.onnx")
         begun = time.perf_counter()
         if method == "float":
             export_onnx(self.artifact.model, self.artifact.task.example_inputs, path, self.artifact.signature)
@@ -91,15 +94,17 @@ class Bench:
             PEERS[method](self.folder / "float.onnx", path, self._calibration)
         else:
             self._compress(passes, path)
-        found: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 1), "size_bytes": path.stat().st_size}
+        found: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 1), "size_bytes": _bytes(path)}
         logits = self._logits(path)
         if method == "float":
             self.float_logits = logits
         found |= compare(logits, self.float_logits, self.subject.labels)
-        if method != "float":
+        if method not in ("float", ON_OPENVINO):
             found["integers"] = str(integer_coverage(path))
             if self.latency:
                 found["latency"] = self._latency(path)
+        if self.latency and importlib.util.find_spec("openvino"):
+            found["openvino p50 ms"] = self._on_openvino(path)
         return found
 
     def _compress(self, passes: dict[str, dict[str, Any]], path: Path) -> None:
@@ -113,7 +118,8 @@ class Bench:
         return (tuple(x.numpy() for x in batch) for batch in self.subject.task.calibration())
 
     def _logits(self, path: Path) -> np.ndarray:
-        session, parts = open_onnx(path, threads=torch.get_num_threads()), []
+        runtime = "openvino" if path.suffix == ".xml" else "ort-cpu"
+        session, parts = open_onnx(path, runtime, threads=torch.get_num_threads()), []
 
         def predict(*inputs: Tensor | np.ndarray) -> np.ndarray:
             parts.append(session.predict(*inputs))
@@ -138,6 +144,19 @@ class Bench:
             medians = [float(np.median(times[file])) for file in (top, bottom)]
             found[name] = [round(value, 4) for value in (*ratio_with_interval(times[top], times[bottom]), *medians)]
         return found
+
+    def _on_openvino(self, path: Path) -> dict[str, float]:
+        """Of the file, and beside it of the float one and of NNCF's, where that is there."""
+        files = {"float": self.folder / "float.onnx", "this": path, ON_OPENVINO: self.folder / f"{ON_OPENVINO}.xml"}
+        sessions = {name: open_onnx(file, "openvino") for name, file in files.items() if file.exists()}
+        single = [x[:1].numpy() for x in self.artifact.task.example_inputs]
+        times = time_interleaved({name: (lambda s=s: s.run(*single)) for name, s in sessions.items()}, min_seconds=2)
+        return {name: round(float(np.median(values)), 4) for name, values in times.items()}
+
+
+def _bytes(path: Path) -> int:
+    weights = path.with_suffix(".bin")
+    return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
 
 
 def compare(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -19,6 +19,7 @@ from compress import zoo
 from compress.data.fashion_mnist import BUNDLED, read_folder
 from compress.data.npz import read_npz
 from compress.data.sentences import read_sentences
+from compress.data.subset import spread
 from compress.task import Predict, Task
 
 BATCH = 50
@@ -54,9 +55,9 @@ def _cifar(depth: int) -> Callable[[Path, int | None], Subject]:
 def _minilm(files: Path, limit: int | None) -> Subject:
     source = zoo.load(f"hf:{files / 'minilm'}")
     data = files / "movies.jsonl"
-    labels = np.array([int(sentence.label) for sentence in read_sentences(data) if sentence.part == "test"])
-    assert limit is None, "the sentences that a limit takes are not the first ones"
-    return Subject(source.model, zoo.load_task(source, f"jsonl:{data}"), labels)
+    labels = [int(sentence.label) for sentence in read_sentences(data) if sentence.part == "test"]
+    in_order = np.array(labels)[spread(labels, limit)]  # as the task takes them
+    return Subject(source.model, zoo.load_task(source, f"jsonl:{data}", None, limit), in_order)
 
 
 def _resnet18_imagenet(files: Path, limit: int | None) -> Subject:

@@ -8,9 +8,14 @@ from torch import fx, nn
 
 from compress.gauge import Gauge
 from compress.measure.profile import layer_times
+from compress.quant.graph import layer_of
+from compress.quant.targets import WEIGHTED
 
-# Smaller gains are within what two measurements of one file differ by.
+# Smaller gains are within what two measurements of one file differ by, and what a tiny layer loses is not worth a float.
 WORTHWHILE = 0.97
+LEAST_MS = 0.02
+# Layers that a note names.
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -26,30 +31,38 @@ class Times:
     after: float
     layers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+    def notes(self) -> list[str]:
+        """What a person should know; nothing where integers are faster throughout."""
+        found = []
+        if self.layers:
+            named = [f"{name} ({after:.2f} ms, in float {before:.2f})" for name, (before, after) in self.layers.items()]
+            more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+            found.append(f"in float, since they are slower in integers here: {', '.join(named[:SHOWN])}{more}")
+        if self.after * WORTHWHILE > self.before and self.after - self.before >= LEAST_MS:
+            found.append(f"SLOWER in integers here: {self.after:.2f} ms, in float {self.before:.2f} ms")
+        return found
 
-def without_slow_layers(
-    model: nn.Module, quantize: Callable[[tuple[str, ...]], fx.GraphModule], layers: tuple[str, ...], gauge: Gauge
-) -> tuple[fx.GraphModule, Times]:
-    """The quantized network with those layers in float that are slower in integers, and the times that decided.
 
-    A profile of both files proposes: layers whose kernel and conversions take longer in integers. The whole file decides: they
-    go back to float only if it is at least 3 % faster with them in float.
+def slow_layers(model: nn.Module, quantize: Callable[[tuple[str, ...]], fx.GraphModule], gauge: Gauge) -> Times:
+    """The layers that are slower in integers, and the times that decided.
+
+    A profile of both files proposes: layers whose kernel and conversions take longer in integers, by 0.02 ms or more. The whole
+    file decides: they go back to float only if it is at least 3 % faster with them in float.
 
     Args:
         model: the float network.
-        quantize: gives the quantized network with these layers left in float.
-        layers: names of all that are quantized.
+        quantize: gives the quantized network with these layers left in float; its ranges do not matter.
     """
     quantized = quantize(())
     files = gauge.write(model, "float"), gauge.write(quantized, "integers")
     before, after = gauge.latencies_ms(*files)
+    layers = tuple(dict.fromkeys(layer_of(node) for node in quantized.graph.nodes if node.target in WEIGHTED))
     slow = slower_in_integers(*files, layers, gauge)
     if slow and len(slow) < len(layers):
-        candidate = quantize(tuple(slow))
-        now, then = gauge.latencies_ms(files[1], gauge.write(candidate, "mixed"))
+        now, then = gauge.latencies_ms(files[1], gauge.write(quantize(tuple(slow)), "mixed"))
         if then <= WORTHWHILE * now:
-            return candidate, Times(before, after * then / now, slow)
-    return quantized, Times(before, after)
+            return Times(before, after * then / now, slow)
+    return Times(before, after)
 
 
 def slower_in_integers(
@@ -58,4 +71,5 @@ def slower_in_integers(
     """Layers that take longer in the second file than in the first -> milliseconds in both."""
     x = [x[:1].numpy() for x in gauge.example_inputs]
     floats, integers = (layer_times(path, x, layers, gauge.threads) for path in (float_file, integer_file))
-    return {name: (floats[name], integers[name]) for name in layers if integers.get(name, 0) > floats.get(name, float("inf"))}
+    compared = [name for name in layers if name in floats and name in integers]
+    return {name: (floats[name], integers[name]) for name in compared if integers[name] - floats[name] >= LEAST_MS}

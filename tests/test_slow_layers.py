@@ -9,7 +9,10 @@ from torch import nn
 
 from compress import slow_layers
 from compress.gauge import Gauge
-from compress.slow_layers import Times, slower_in_integers, without_slow_layers
+from compress.quant.ptq import prepare
+from compress.quant.scheme import Scheme
+from compress.slow_layers import Times, slower_in_integers
+from compress.slow_layers import slow_layers as find
 
 LAYERS = ("a", "b", "c")
 
@@ -34,33 +37,64 @@ def gauge(mixed: float) -> Scripted:
 
 
 def quantize(excluded: tuple[str, ...]) -> Any:
-    return excluded
+    return prepare(Three(), (torch.randn(2, 3),), Scheme(excluded))[0]
+
+
+class Three(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(3, 3) for _ in LAYERS)
+
+    def forward(self, x: Any) -> Any:
+        return self.c(self.b(self.a(x)))
 
 
 SLOW = {"b": (0.1, 0.3)}
 
 
 @pytest.mark.parametrize(
-    ("slow", "mixed", "excluded", "times"),
+    ("slow", "mixed", "times"),
     [
-        ({}, 1.0, (), Times(10.0, 6.0)),
-        (SLOW, 5.0, ("b",), Times(10.0, 5.0, SLOW)),
-        (SLOW, 5.9, (), Times(10.0, 6.0)),  # less than 3 % is within the noise
-        (SLOW, 7.0, (), Times(10.0, 6.0)),  # the profile was wrong
-        (dict.fromkeys(LAYERS, (0.1, 0.3)), 1.0, (), Times(10.0, 6.0)),  # nothing would be left
+        ({}, 1.0, Times(10.0, 6.0)),
+        (SLOW, 5.0, Times(10.0, 5.0, SLOW)),
+        (SLOW, 5.9, Times(10.0, 6.0)),  # less than 3 % is within the noise
+        (SLOW, 7.0, Times(10.0, 6.0)),  # the profile was wrong
+        (dict.fromkeys(LAYERS, (0.1, 0.3)), 1.0, Times(10.0, 6.0)),  # nothing would be left
     ],
 )
 def test_the_profile_proposes_and_the_file_decides(
-    slow: dict[str, tuple[float, float]], mixed: float, excluded: tuple[str, ...], times: Times, monkeypatch: pytest.MonkeyPatch
+    slow: dict[str, tuple[float, float]], mixed: float, times: Times, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slow_layers, "slower_in_integers", lambda *_: slow)
-    found, measured = without_slow_layers(nn.Identity(), quantize, LAYERS, gauge(mixed))
-    assert found == excluded
-    assert measured == times
+    assert find(Three(), quantize, gauge(mixed)) == times
+
+
+@pytest.mark.parametrize(
+    ("times", "notes"),
+    [
+        (Times(2.0, 1.0), []),
+        (Times(2.0, 2.05), []),  # within the noise
+        (Times(0.01, 0.02), []),
+        (Times(2.0, 2.4), ["SLOWER in integers here: 2.40 ms, in float 2.00 ms"]),
+        (
+            Times(2.0, 1.0, {"b": (0.1, 0.345)}),
+            ["in float, since they are slower in integers here: b (0.34 ms, in float 0.10)"],
+        ),
+        (
+            Times(2.0, 1.0, dict.fromkeys("abcde", (0.1, 0.2))),
+            [
+                "in float, since they are slower in integers here: a (0.20 ms, in float 0.10), b (0.20 ms, in float 0.10), "
+                "c (0.20 ms, in float 0.10) and 2 more"
+            ],
+        ),
+    ],
+)
+def test_what_a_person_should_know(times: Times, notes: list[str]) -> None:
+    assert times.notes() == notes
 
 
 def test_slower_is_what_takes_longer_in_the_second_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = {"float": {"a": 1.0, "b": 1.0, "c": 1.0}, "integers": {"a": 0.5, "b": 1.1, "d": 9.0}}
+    tables = {"float": {"a": 1.0, "b": 1.0, "c": 1.0}, "integers": {"a": 0.5, "b": 1.1, "c": 1.01, "d": 9.0}}
     monkeypatch.setattr(slow_layers, "layer_times", lambda path, *_: tables[path.name])
     found = slower_in_integers(Path("float"), Path("integers"), (*LAYERS, "d"), gauge(0.0))
-    assert found == {"b": (1.0, 1.1)}  # of d there is no float time to compare with
+    assert found == {"b": (1.0, 1.1)}  # c loses next to nothing, and of d there is no float time to compare with

@@ -15,19 +15,23 @@ from compress.errors import PassError, UserError
 from compress.export import captured_inputs
 from compress.gauge import Gauge
 from compress.guard import Bound, guarded
+from compress.measure import count_macs
 from compress.measure.environment import saturates
 from compress.passes.base import check_range
-from compress.quant.ptq import AUTO, folded, insert_quantizers
+from compress.quant.ptq import AUTO, calibrate, folded, insert_quantizers
 from compress.quant.ranges import METHODS
 from compress.quant.refine import Methods, calibrate_, rescale_
 from compress.quant.samples import first_samples
 from compress.quant.scheme import FEWEST_BITS, MOST_BITS, Scheme
 from compress.quant.suspects import worst_layers
+from compress.slow_layers import Times, slow_layers
 from compress.store import structure_of
 
 # Of the samples that say which layers are tried first; and the limits of the timing loop for each network that is tried.
 SAMPLES = 64
 TIMING = {"min_seconds": 0.5}
+# Below, a whole network takes some hundredths of a millisecond, and no layer loses much by integers.
+LEAST_MACS = 1_000_000
 ROUNDINGS = ("nearest", "adaround")
 # ResNet-20, divergence from the float network without and with bias correction: 1.32 and 0.36 with 3 bits, 0.099 and 0.055 with
 # 4, 0.0098 and 0.0045 with 6, 0.0023 and 0.0020 with 8; EfficientNet-Lite0 with 8 bits: 0.0079 and 0.0116.
@@ -64,6 +68,8 @@ class Int8:
         rounding_steps: of that learning, for each layer, at least 1.
         max_drop: the most points (hundredths) that the score on the validation data may lose against the network before;
             layers go back to float until it holds, see `compress.guard`. None quantizes all of them, whatever it costs.
+        keep_slow: whether layers stay in integers that are slower so on this machine, see `compress.slow_layers`. Networks below
+            a million MACs are not timed, nor those under `max_drop`, which weighs time by itself.
         time_budget: seconds after which that search begins no further network; None lets it finish.
         allow_noop: no error where no layer could be quantized.
     """
@@ -79,6 +85,7 @@ class Int8:
     bias_correction: bool | None = None
     rounding: Literal["nearest", "adaround"] = "nearest"
     rounding_steps: int = 500
+    keep_slow: bool = False
     max_drop: float | None = None
     time_budget: float | None = None
     allow_noop: bool = False
@@ -109,30 +116,51 @@ class Int8:
                 raise UserError(f"{self.name}: time_budget is the time to search within max_drop; give that, too")
 
     def apply(self, artifact: Artifact) -> nn.Module:
-        return self._quantized(artifact) if self.max_drop is None else self._guarded(artifact, self.max_drop)
+        if self.max_drop is not None:
+            return self._guarded(artifact, self.max_drop)
+        if self.keep_slow or count_macs(artifact.model, artifact.task.example_inputs) < LEAST_MACS:
+            return self._quantized(artifact)
+        times = self._timed(artifact)
+        chosen = self._without(tuple(times.layers))._quantized(artifact)
+        artifact.notes.extend(times.notes())
+        chosen.meta["quantization"]["left_in_float"].update(dict.fromkeys(times.layers, "slower in integers on this machine"))
+        return chosen
+
+    def _without(self, in_float: tuple[str, ...]) -> "Int8":
+        return replace(self, exclude=(*self.exclude, *map(escape, in_float)))
+
+    def _timed(self, artifact: Artifact) -> Times:
+        """Which layers are slower in integers; times do not depend on ranges, so the examples are enough to calibrate on."""
+        plain = replace(self, equalize=False, smooth=None, bias_correction=False, rounding="nearest")
+
+        def quantize(in_float: tuple[str, ...]) -> fx.GraphModule:
+            network = plain._without(in_float)._prepared(replace(artifact, notes=[]))
+            calibrate(network, lambda: [artifact.task.example_inputs], "minmax")
+            return network
+
+        with tempfile.TemporaryDirectory() as scratch:
+            gauge = Gauge(Path(scratch), artifact.task.example_inputs, artifact.signature, None, artifact.threads, TIMING)
+            return slow_layers(artifact.model, quantize, gauge)
 
     def _guarded(self, artifact: Artifact, max_drop: float) -> nn.Module:
         """The fastest network found that loses no more than `max_drop` points, or else the best, with notes and all trials."""
-        task, every = artifact.task, replace(self, max_drop=None, time_budget=None)
+        task = artifact.task
         calibration = task.calibration
         assert calibration is not None
 
-        def without(in_float: tuple[str, ...]) -> Int8:
-            return replace(every, exclude=(*self.exclude, *map(escape, in_float)))
-
         def quantize(in_float: tuple[str, ...]) -> nn.Module:
             # Calibrated anew each time: what a layer reads depends on whether the weights before it are rounded.
-            return without(in_float)._quantized(replace(artifact, notes=[]))
+            return self._without(in_float)._quantized(replace(artifact, notes=[]))
 
         def propose(in_float: tuple[str, ...]) -> list[str]:
-            network = without(in_float)._prepared(replace(artifact, notes=[]))
+            network = self._without(in_float)._prepared(replace(artifact, notes=[]))
             return worst_layers(network, lambda: first_samples(network, calibration(), SAMPLES), self.ranges)
 
         with tempfile.TemporaryDirectory() as scratch:
             gauge = Gauge(Path(scratch), task.example_inputs, artifact.signature, task.validate, artifact.threads, TIMING)
             log = artifact.progress / "trials.jsonl" if artifact.progress is not None else None
             found = guarded(artifact.model, quantize, propose, gauge, Bound(max_drop / 100, self.time_budget), log)
-        chosen = without(found.chosen.in_float)._quantized(artifact)
+        chosen = self._without(found.chosen.in_float)._quantized(artifact)
         artifact.notes.append(found.summary())
         artifact.details["guard"] = found.to_dict()
         chosen.meta["quantization"]["left_in_float"].update(dict.fromkeys(found.chosen.in_float, "kept for the accuracy"))

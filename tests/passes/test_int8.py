@@ -13,8 +13,10 @@ import compress
 from compress.artifact import Artifact
 from compress.errors import UserError
 from compress.outputs import predictor
+from compress.passes import int8
 from compress.passes.int8 import Int8
 from compress.passes.prune_weights import PruneWeights
+from compress.slow_layers import Times
 from compress.sparsity.masks import sparse_weights
 from compress.task import Task
 from compress.testing import check_pass, tiny_model, tiny_task
@@ -165,3 +167,21 @@ def test_zeros_of_a_sparse_network_stay() -> None:
     for name, mask in zeros.items():
         assert 0.4 < mask.float().mean() < 0.6
         assert (found.get_parameter(name)[mask] == 0).all(), name
+
+
+def test_layers_that_are_slower_in_integers_stay_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "LEAST_MACS", 0)
+    monkeypatch.setattr(int8, "slow_layers", lambda *_: Times(2.0, 1.0, {"body": (0.1, 0.3)}))
+    artifact = Artifact.start(tiny_model(), tiny_task())
+    assert "body" not in left(Int8(keep_slow=True).apply(artifact))
+    assert artifact.notes == ["ranges from 64 calibration samples"]
+    artifact.notes.clear()
+    assert left(Int8().apply(artifact)) == {"body": "slower in integers on this machine"}
+    assert artifact.notes == [
+        "ranges from 64 calibration samples",
+        "in float, since they are slower in integers here: body (0.30 ms, in float 0.10)",
+    ]
+
+
+def left(model: nn.Module) -> dict[str, str]:
+    return model.meta["quantization"]["left_in_float"]  # type: ignore[index, return-value]
