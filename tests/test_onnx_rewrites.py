@@ -364,7 +364,7 @@ def test_a_product_of_activations_is_not_named_after_an_embedding() -> None:
     )
     proto.graph.initializer[0].name = "embedding.weight"
     proto.graph.node[0].input[0] = "embedding.weight"
-    assert [node.name for node in rewritten(proto).graph.node] == ["node_0", "node_1", "node_2", "node_3"]
+    assert [node.name for node in rewritten(proto).graph.node] == ["embedding", "node_1", "node_2", "node_3"]
 
 
 def test_names_of_the_models_outputs_are_kept() -> None:
