@@ -11,6 +11,7 @@ from compress.onnx_rewrites.dynamic import multiply_integers
 from compress.onnx_rewrites.embedding import gather_integers
 from compress.onnx_rewrites.gemm import linear_as_gemm
 from compress.onnx_rewrites.graph import Graph
+from compress.onnx_rewrites.int4 import pack_int4
 from compress.onnx_rewrites.integers import pad_integers, store_integer_biases, store_integer_weights
 from compress.onnx_rewrites.names import name_layers
 from compress.onnx_rewrites.nbits import declare_domains
@@ -36,5 +37,6 @@ def rewrite(model: onnx.ModelProto) -> None:
     space_to_depth(graph)
     keep_in_float(graph)
     name_layers(graph)
+    pack_int4(graph, model)
     graph.remove_unused()
     declare_domains(model)

@@ -53,7 +53,8 @@ class Int8:
             `moving_average`, `percentile` (99.99 % of the values), `entropy` and `mse` clip; `auto` takes for each tensor
             the one of these that changes the outputs of the layers behind it least.
         weight_bits: 2 to 8. Processors without VNNI need 7, because they saturate in between. None decides by the processor
-            at hand. Below 8 the codes are stored as int8 all the same: such a network is no smaller and no faster.
+            at hand. Codes of up to 4 bits are packed two to a byte in the file; the kernels are those of 8 bits, so no
+            number of bits makes a network faster.
         bits: shell pattern of layer names -> bits of their weights, instead of `weight_bits`; the last that matches counts.
         per_channel: a scale for each output channel of a weight, rather than one for all of it.
         symmetric: activations with both signs have their zero in the middle of the codes.
