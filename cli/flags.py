@@ -103,6 +103,8 @@ def _bound(steps: dict[str, dict[str, Any]], max_drop: float | None, time_budget
     if max_drop is not None:
         if "int8" not in steps:
             raise UserError("--max-drop needs --int8: it says how many points of the score integers may cost")
+        if "max_drop" in steps["int8"]:
+            raise UserError("int8: max_drop is given twice; leave out --max-drop or the option of --pass")
         steps["int8"] |= {"max_drop": max_drop}
     if time_budget is not None:
         steps["int8"] |= {"time_budget": to_seconds(time_budget)}

@@ -58,6 +58,7 @@ class Checkpoint:
         self.score = score
         self.scores: list[float] = []
         self.best: dict[str, Tensor] = {}
+        self._best_score = float("-inf")
 
     def after_step(self) -> None:
         """Bring the average up to date."""
@@ -74,7 +75,8 @@ class Checkpoint:
             return
         self._swap(write_zeros)
         self.scores.append(self.score(self.model.eval()))
-        if self.scores[-1] >= max(self.scores):
+        if self.scores[-1] >= self._best_score:  # never so for NaN
+            self._best_score = self.scores[-1]
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._swap(lambda: None)
         self.model.train()

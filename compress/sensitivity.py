@@ -210,7 +210,8 @@ def _quantized(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Work]:
     def builder(name: str) -> Callable[[Artifact], nn.Module]:
         def build(artifact: Artifact) -> nn.Module:
             others = tuple(other for other in names if other != name)
-            return transformed(Int8(exclude=others), replace(artifact, notes=[]), 0, next(model.parameters()).device).model
+            alone = Int8(exclude=others, keep_slow=True)
+            return transformed(alone, replace(artifact, notes=[]), 0, next(model.parameters()).device).model
 
         return build
 

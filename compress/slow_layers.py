@@ -56,13 +56,19 @@ def slow_layers(model: nn.Module, quantize: Callable[[tuple[str, ...]], fx.Graph
     quantized = quantize(())
     files = gauge.write(model, "float"), gauge.write(quantized, "integers")
     before, after = gauge.latencies_ms(*files)
-    layers = tuple(dict.fromkeys(layer_of(node) for node in quantized.graph.nodes if node.target in WEIGHTED))
+    layers = tuple(dict.fromkeys(layer_of(node) for node in quantized.graph.nodes if _in_integers(node)))
     slow = slower_in_integers(*files, layers, gauge)
     if slow and len(slow) < len(layers):
-        now, then = gauge.latencies_ms(files[1], gauge.write(quantize(tuple(slow)), "mixed"))
+        mixed = gauge.write(quantize(tuple(slow)), "mixed")
+        now, then = gauge.latencies_ms(files[1], mixed)
         if then <= WORTHWHILE * now:
-            return Times(before, after * then / now, slow)
+            return Times(*gauge.latencies_ms(files[0], mixed), slow)
     return Times(before, after)
+
+
+def _in_integers(node: fx.Node) -> bool:
+    """Whether a node of a quantized graph is a convolution or linear layer whose weight has a quantizer."""
+    return node.target in WEIGHTED and isinstance(node.args[1], fx.Node) and node.args[1].op == "call_module"
 
 
 def slower_in_integers(

@@ -22,7 +22,7 @@ from compress.quant.ptq import prepare
 from compress.quant.scheme import Scheme
 
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
-VERSION = 1
+VERSION = 2
 CLASS = "class"  # a keyword of Python, and so no attribute of a module
 Structure = dict[str, dict[str, Any]]
 
@@ -156,6 +156,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a manifest of this package: it has no version")
     if manifest["version"] > VERSION:
         raise UserError(f"{path} has version {manifest['version']}, this package reads up to {VERSION}; upgrade compress-toolkit")
+    if manifest.get("quantization") is not None and manifest["version"] < 2:
+        raise UserError(f"{path} is of a network that an older version of this package quantized; quantize it again")
     for key in ("structure", "quantization", "aliases"):
         if key not in manifest:
             raise UserError(f"{path} is not a manifest of this package: it has no {key}")

@@ -51,7 +51,7 @@ def test_other_data_can_be_named(folder: Path, tmp_path: Path) -> None:
 
 def written(folder: Path, recipe: Recipe, **facts: Any) -> Path:
     """A folder with all that is read before the weights are."""
-    manifest = {"version": 1, "structure": {}, "quantization": {}, "aliases": {}, "preprocess": None, "labels": []}
+    manifest = {"version": 2, "structure": {}, "quantization": {}, "aliases": {}, "preprocess": None, "labels": []}
     (folder / "manifest.json").write_text(json.dumps(manifest | facts))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(resolved(recipe, [Int8()])))
     return folder

@@ -295,7 +295,11 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
         ("[]", "DIR/manifest.json is not a manifest of this package: it has no version"),
         ('{"version": "1"}', "DIR/manifest.json is not a manifest of this package: it has no version"),
         ('{"version": 1, "structure": {}}', "DIR/manifest.json is not a manifest of this package: it has no quantization"),
-        ('{"version": 2}', "DIR/manifest.json has version 2, this package reads up to 1; upgrade compress-toolkit"),
+        (
+            '{"version": 1, "structure": {}, "quantization": {}, "aliases": {}}',
+            "DIR/manifest.json is of a network that an older version of this package quantized; quantize it again",
+        ),
+        ('{"version": 3}', "DIR/manifest.json has version 3, this package reads up to 2; upgrade compress-toolkit"),
     ],
 )
 def test_a_bad_manifest_is_told(text: str, message: str, saved: Path, residual_net: nn.Module) -> None:

@@ -56,8 +56,10 @@ def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None)
         for node in floats:
             name = layer_name(node)
             left.append((name, (reasons or {}).get(name) or NO_KERNEL))
-    # A column, such as the scales of an integer table, is no table.
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[1] > 1}
+    # A column, such as the scales of an integer table, is no table; nor are indices.
+    kinds = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8)
+    matrices = [tensor for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[1] > 1]
+    types = {tensor.name: tensor.data_type for tensor in matrices if tensor.data_type in kinds}
     tables = {
         layer_name(node): types[node.input[0]] for node in graph.node if node.op_type == "Gather" and node.input[0] in types
     }

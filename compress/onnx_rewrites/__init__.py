@@ -1,6 +1,7 @@
 """Small rewrites of an exported ONNX graph, most because ONNX Runtime has an integer kernel for the new form only.
 
-Every function changes the graph in place; `rewrite` runs them all. None changes what the graph computes.
+Every function changes the graph in place; `rewrite` runs them all. None changes what the graph computes from
+finite values.
 """
 
 import onnx

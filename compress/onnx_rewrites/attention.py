@@ -1,6 +1,6 @@
 """The guard of an attention's softmax against rows without any key, where it costs least."""
 
-from onnx import helper
+from onnx import NodeProto, helper
 
 from compress.onnx_rewrites.graph import Graph
 
@@ -9,7 +9,7 @@ def guard_after_values(graph: Graph) -> None:
     """Where(IsNaN(p), 0, p) @ v, as torch's exporter writes a masked attention, becomes the same guard on p @ v; in place.
 
     A row of p is a softmax, so it is NaN as a whole, and so is then the row of the product, which has as many columns as a
-    head is wide, a quarter of p's at 128 tokens and 32 channels. Only a NaN in the values themselves is told apart no more.
+    head is wide, a quarter of p's at 128 tokens and 32 channels. Only NaN and infinity in the values are told apart no more.
     """
     for product in [node for node in graph.proto.node if node.op_type == "MatMul"]:
         guard = graph.producer.get(product.input[0])
@@ -19,7 +19,9 @@ def guard_after_values(graph: Graph) -> None:
         softmax = graph.producer.get(guard.input[2])
         if test is None or test.op_type != "IsNaN" or list(test.input) != [guard.input[2]]:
             continue
-        if softmax is None or softmax.op_type != "Softmax" or zero is None or zero.any() or zero.size != 1:
+        if softmax is None or softmax.op_type != "Softmax" or _axis(softmax) != -1:
+            continue
+        if zero is None or zero.any() or zero.size != 1:
             continue
         name, result = product.name, product.output[0]
         product.input[0], product.output[0] = guard.input[2], f"{name}_unguarded"
@@ -29,3 +31,7 @@ def guard_after_values(graph: Graph) -> None:
         graph.proto.node.insert(place, where)
         graph.proto.node.insert(place, isnan)
         graph.producer.update({product.output[0]: product, isnan.output[0]: isnan, result: where})
+
+
+def _axis(node: NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)

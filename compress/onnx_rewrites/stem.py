@@ -25,7 +25,9 @@ def space_to_depth(graph: Graph) -> None:
         zero_points = [graph.array(reader.input[2]) for reader in (quantized, weight) if len(reader.input) > 2]
         if before is None or before.op_type != Q or codes is None or len(zero_points) != 2 or not _fits(node, codes):
             continue
-        if zero_points[0] is None or zero_points[1] is None or zero_points[1].any() or len(graph.readers(weight.input[0])) != 1:
+        if zero_points[0] is None or zero_points[1] is None or zero_points[1].any():
+            continue
+        if any(len(graph.readers(name)) != 1 for name in (weight.input[0], weight.output[0])):  # a convolution called twice
             continue
         blocks = _move_blocks(graph, node, quantized, before.input[0], codes.shape[2:])
         graph.add_before(node, blocks)

@@ -117,6 +117,7 @@ class Int8:
                 raise UserError(f"{self.name}: time_budget is the time to search within max_drop; give that, too")
 
     def apply(self, artifact: Artifact) -> nn.Module:
+        artifact.model.cpu()  # wherever training ran: the graph is captured, observed and measured on the CPU
         if self.max_drop is not None:
             return self._guarded(artifact, self.max_drop)
         if self.keep_slow or count_macs(artifact.model, artifact.task.example_inputs) < LEAST_MACS:
@@ -186,8 +187,7 @@ class Int8:
 
     def _prepared(self, artifact: Artifact) -> fx.GraphModule:
         """The graph with its quantizers, not calibrated."""
-        # On the CPU, wherever training ran: that is where the graph is captured, observed and measured.
-        model, signature = artifact.model.cpu(), artifact.signature
+        model, signature = artifact.model, artifact.signature
         bits = self.weight_bits or (7 if saturates() else MOST_BITS)
         methods = self._methods()
         scheme = Scheme(self.exclude, bits, self.bits, self.per_channel, self.symmetric, methods.bias_correction)

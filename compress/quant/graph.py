@@ -129,6 +129,33 @@ def _folded_bias_path(graph_module: fx.GraphModule, weight_path: str, bias_node:
     return f"{parent}.{name}" if parent else name
 
 
+def without_writes(graph_module: fx.GraphModule) -> None:
+    """Turn operators that write into their input, such as `add_`, into those that give a new tensor, in place.
+
+    A tensor that was overwritten could be neither observed nor trained through afterwards. Writes into a view, and into a
+    tensor of which a view is read later, stay: others see them.
+    """
+    order = {node: number for number, node in enumerate(graph_module.graph.nodes)}
+    for node in graph_module.graph.nodes:
+        written = node.args[0] if node.args else None
+        if node.op != "call_function" or not isinstance(written, fx.Node) or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        name, _, overload = str(node.target).removeprefix("aten.").partition(".")
+        packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
+        if packet is None or overload not in packet.overloads() or _is_view(written):
+            continue
+        if any(_is_view(user) and any(order[reader] > order[node] for reader in user.users) for user in written.users):
+            continue
+        node.target = getattr(packet, overload)
+        for user in [user for user in written.users if order[user] > order[node]]:
+            user.replace_input_with(written, node)
+    graph_module.recompile()
+
+
+def _is_view(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+
+
 def split_silu(graph_module: fx.GraphModule) -> None:
     """Write each SiLU as the product x * sigmoid(x) that it is, in place, so that both halves can run in integers."""
     for node in list(graph_module.graph.nodes):

@@ -12,7 +12,7 @@ from compress.quant.ranges import Range
 from compress.quant.samples import first_samples
 
 # Errors of layers settle quickly, and each sample costs a pass over the network for each candidate.
-SAMPLES = 64
+SAMPLES = 32
 
 
 @torch.no_grad()
@@ -63,12 +63,15 @@ class _Trial(fx.Interpreter):
         return result
 
     def _compare(self, reader: fx.Node, read: fx.Node, path: str, result: Tensor) -> None:
-        energy = result.double().square().sum().clamp(min=1e-30)
+        energy = max(_energy(result), 1e-30)
         quantizer = self._quantizers[path]
         for number, (low, high) in enumerate(self._proposed[path]):
             quantizer.set_range(low, high)
             values = {**self.env, read: quantizer(self.env[read])}
             args, kwargs = fx.node.map_arg((reader.args, reader.kwargs), values.__getitem__)
             assert callable(reader.target)
-            error = (reader.target(*args, **kwargs) - result).double().square().sum()
-            self.errors[path][number] += float(error / energy)
+            self.errors[path][number] += _energy(reader.target(*args, **kwargs) - result) / energy
+
+
+def _energy(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x.float())) ** 2

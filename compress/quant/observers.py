@@ -21,6 +21,7 @@ class HistogramObserver(nn.Module):
         zeros: how many values were exactly zero.
         low, high: the extremes that were seen, zero included.
         average: (low, high) as a moving average of the batches' extremes; None before the first batch.
+        counting: whether values are looked at; while False they only pass through.
     """
 
     def __init__(self, name: str) -> None:
@@ -31,8 +32,11 @@ class HistogramObserver(nn.Module):
         self.low = self.high = 0.0
         self.reach = 0.0
         self.average: tuple[float, float] | None = None
+        self.counting = True
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.counting:
+            return x
         values = x.detach().float()
         low, high = (value.item() for value in torch.aminmax(values))
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
@@ -43,9 +47,11 @@ class HistogramObserver(nn.Module):
         self._widen(max(-low, high))
         if self.reach > 0:
             # Exact zeros, in sparse activations most of all values, cost nothing at any scale, which always holds zero.
-            seen = values[values != 0]
-            self.zeros += values.numel() - seen.numel()
-            self.counts += torch.histc(seen, BINS, -self.reach, self.reach).double()
+            zeros = values.numel() - int(torch.count_nonzero(values))
+            self.zeros += zeros
+            counts = torch.histc(values, BINS, -self.reach, self.reach).double()
+            counts[BINS // 2] -= zeros  # the bin that begins at zero
+            self.counts += counts
         else:
             self.zeros += values.numel()
         return x

@@ -65,7 +65,7 @@ class Placement:
     Attributes:
         source: for each node whose output is quantized, the node whose quantizer it uses (often itself).
         readers: for each of them, the nodes that read it quantized. What an integer kernel gives out is quantized for all; of
-            any other tensor the float operators read the values as they are.
+            any other tensor the float operators read the values as they are, but for those behind a view that is quantized.
         weights: the convolutions and linear layers whose weights are quantized.
         tables: the embeddings whose tables are stored as integers; what they give out is float.
         layers: names of all convolutions, linear layers and embeddings that were looked at.
@@ -130,6 +130,8 @@ def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = Non
                 placement.left_in_float[name] = "its weight is computed, not stored"
             elif node.target in EMBEDDINGS:
                 placement.tables.append(node)
+            elif isinstance(node.args[0], fx.Node) and attribute(graph_module, node.args[0]) is not None:
+                placement.left_in_float[name] = "it reads a parameter, not an activation"
             elif node.target not in target.operands:
                 placement.left_in_float[name] = f"{target.title} has no integer kernel for {operator_name(node)}"
             else:

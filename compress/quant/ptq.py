@@ -10,7 +10,7 @@ from compress.outputs import in_batches
 from compress.quant.blocks import BlockQuantizer
 from compress.quant.dynamic import DynamicQuantizer
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
-from compress.quant.graph import add_bias, attribute, capture, fold_batch_norm, layer_of, split_silu
+from compress.quant.graph import add_bias, attribute, capture, fold_batch_norm, layer_of, split_silu, without_writes
 from compress.quant.linear_layers import addmm_as_linear, place_linear
 from compress.quant.local_error import choose
 from compress.quant.observers import HistogramObserver
@@ -39,7 +39,9 @@ def prepare(
 def folded(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes: Any = None) -> fx.GraphModule:
     """A copy of `model` as a graph with batch norm folded, still in float."""
     graph_module = capture(model, example_inputs, dynamic_shapes)
+    without_writes(graph_module)
     fold_batch_norm(graph_module)
+    addmm_as_linear(graph_module)
     split_silu(graph_module)
     return graph_module
 
@@ -47,8 +49,6 @@ def folded(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes:
 def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement:
     """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now."""
     static = scheme.activations == "static"
-    if not static:
-        addmm_as_linear(graph_module)
     placement = place(graph_module, scheme.excludes) if static else place_linear(graph_module, scheme)
     graph_module.add_submodule(QUANTIZERS, nn.Module())
     if scheme.biases:
@@ -57,19 +57,23 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
     names: dict[fx.Node, str] = {}
     for node, source in placement.source.items():
         if source not in names:
-            quantizer = ActivationQuantizer(symmetric=scheme.symmetric) if static else DynamicQuantizer()
-            names[source] = _add(graph_module, source.name, quantizer)
+            activations = ActivationQuantizer(symmetric=scheme.symmetric) if static else DynamicQuantizer()
+            names[source] = _add(graph_module, source.name, activations)
         _insert(graph_module, node, names[source], placement.readers[node])
     # Collected first: inserting a quantizer changes the arguments of all layers that share a weight.
-    holders = [*placement.weights, *placement.tables]
-    layers = {weight_of(node): layer_of(node) for node in reversed(holders)}
-    for weight_node in dict.fromkeys(weight_of(node) for node in holders):
+    holders: dict[fx.Node, list[fx.Node]] = {}
+    for node in [*placement.weights, *placement.tables]:
+        holders.setdefault(weight_of(node), []).append(node)
+    for weight_node, layers in holders.items():
         weight = attribute(graph_module, weight_node)
         assert weight is not None
-        is_table = any(user.target in EMBEDDINGS for user in weight_node.users)
-        holder = _weight_quantizer(weight, scheme, scheme.bits_of(layers[weight_node]), is_table=is_table)
-        holder.set_from(weight)
-        _insert(graph_module, weight_node, _add(graph_module, weight_node.name, holder), list(weight_node.users))
+        is_table = any(layer.target in EMBEDDINGS for layer in layers)
+        bits = scheme.bits_of(layer_of(layers[0]), is_table=is_table)
+        quantizer = _weight_quantizer(weight, scheme, bits, is_table=is_table)
+        quantizer.set_from(weight)
+        # A layer that is tied to it may be left in float.
+        readers = [user for user in weight_node.users if user in layers or user.target not in WEIGHTED | EMBEDDINGS]
+        _insert(graph_module, weight_node, _add(graph_module, weight_node.name, quantizer), readers)
     graph_module.graph.lint()
     graph_module.recompile()
     return placement
@@ -124,6 +128,8 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
             samples += len(batch[0])
         if ranges == AUTO:
             proposed = {path: candidates(seen) for path, seen in observers.items()}
+            for seen in observers.values():
+                seen.counting = False
             chosen = choose(graph_module, batches(), proposed, quantizers)
         else:
             chosen = {path: METHODS[ranges](seen) for path, seen in observers.items()}

@@ -47,8 +47,11 @@ def prepare(
         dynamic_shapes: as `torch.export.export` takes them; None leaves the batch free and fixes the other axes.
 
     Raises:
-        UserError: the forward cannot be captured, no layer can be quantized, or there are no calibration data.
+        UserError: the scheme's activations are not static, the forward cannot be captured, no layer can be quantized, or there
+            are no calibration data.
     """
+    if scheme is not None and scheme.activations != "static":
+        raise UserError(f"qat trains with static ranges of activations; the scheme's are {scheme.activations}")
     if dynamic_shapes is None:
         dynamic_shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in example_inputs)
         example_inputs = batch_of_two(example_inputs)

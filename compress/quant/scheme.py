@@ -41,10 +41,14 @@ class Scheme:
         """Whether a layer is to stay in float."""
         return any(fnmatchcase(layer, pattern) for pattern in self.exclude)
 
-    def bits_of(self, layer: str) -> int:
-        """How many bits the codes of a layer's weight have."""
+    def bits_of(self, layer: str, *, is_table: bool = False) -> int:
+        """How many bits the codes of a layer's weight have.
+
+        A table that no pattern names has 8 beside integer activations: nothing learns its rounding, and no sum saturates.
+        """
         named = [bits for pattern, bits in self.layer_bits.items() if fnmatchcase(layer, pattern)]
-        return named[-1] if named else self.weight_bits
+        others = MOST_BITS if is_table and self.activations != "float" else self.weight_bits
+        return named[-1] if named else others
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
