@@ -1,20 +1,50 @@
-"""What the passes that quantize without calibration share: the captured graph, and what the store needs to rebuild it."""
+"""What the passes that quantize share: the captured graph with its quantizers, and what the store needs to rebuild it."""
 
 import fnmatch
+from collections.abc import Callable
 
-from torch import nn
+from torch import fx, nn
 
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.export import captured_inputs
 from compress.quant.placement import Placement
-from compress.quant.ptq import prepare
+from compress.quant.ptq import folded, insert_quantizers
 from compress.quant.scheme import Scheme
 from compress.store import structure_of
 
 
+def captured(
+    artifact: Artifact, scheme: Scheme, rescale: Callable[[fx.GraphModule], None] = lambda graph_module: None
+) -> tuple[fx.GraphModule, Placement]:
+    """The artefact's model, moved to the CPU, as a graph with its quantizers, whose ranges are not set.
+
+    Its `meta["quantization"]` has what the store needs to rebuild the graph, beside the numbers in the state dict, and the
+    report to explain it.
+
+    Args:
+        rescale: called with the folded graph before the quantizers of weights cover the weights.
+    """
+    model, signature = artifact.model.cpu(), artifact.signature
+    inputs = captured_inputs(model, artifact.task.example_inputs, signature)
+    structure = structure_of(model, artifact.reference)
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    graph_module = folded(model, inputs, signature.dynamic_shapes)
+    rescale(graph_module)
+    placement = insert_quantizers(graph_module, scheme)
+    graph_module.meta["quantization"] = {
+        **scheme.to_dict(),
+        "inputs": [[list(x.shape), str(x.dtype).removeprefix("torch.")] for x in inputs],
+        "axes": [list(axes) for axes in signature.axes],
+        "float_shapes": shapes,
+        "left_in_float": placement.left_in_float,
+        "structure": structure,
+    }
+    return graph_module, placement
+
+
 def quantized(artifact: Artifact, scheme: Scheme, what: str, *, allow_noop: bool) -> tuple[nn.Module, str]:
-    """The artefact's model, moved to the CPU, as a graph with all quantizers set; and what they are on, for a note.
+    """The artefact's model as a graph whose quantizers need no calibration; and what they are on, for a note.
 
     Args:
         what: the pass, for messages.
@@ -24,11 +54,8 @@ def quantized(artifact: Artifact, scheme: Scheme, what: str, *, allow_noop: bool
         UserError: a pattern of `scheme.exclude` matches no layer.
         PassError: nothing can be quantized.
     """
-    model, signature = artifact.model.cpu(), artifact.signature
-    inputs = captured_inputs(model, artifact.task.example_inputs, signature)
-    structure = structure_of(model, artifact.reference)
-    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    graph_module, placement = prepare(model, inputs, scheme, dynamic_shapes=signature.dynamic_shapes)
+    model = artifact.model
+    graph_module, placement = captured(artifact, scheme)
     for pattern in scheme.exclude:
         if not fnmatch.filter(placement.layers, pattern):
             raise UserError(f"{what}: exclude '{pattern}' matches no linear layer or embedding")
@@ -39,14 +66,6 @@ def quantized(artifact: Artifact, scheme: Scheme, what: str, *, allow_noop: bool
             f"{what} found no linear layer or embedding to quantize in {type(model).__name__}; the pass int8 takes convolutions, "
             "too, and the option allow_noop lets the network pass as it is"
         )
-    graph_module.meta["quantization"] = {
-        **scheme.to_dict(),
-        "inputs": [[list(x.shape), str(x.dtype).removeprefix("torch.")] for x in inputs],
-        "axes": [list(axes) for axes in signature.axes],
-        "float_shapes": shapes,
-        "left_in_float": placement.left_in_float,
-        "structure": structure,
-    }
     return graph_module, _counted(placement)
 
 

@@ -12,20 +12,19 @@ from torch import fx, nn
 
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
-from compress.export import captured_inputs
 from compress.gauge import Gauge
 from compress.guard import Bound, guarded
 from compress.measure import count_macs
 from compress.measure.environment import saturates
 from compress.passes.base import check_range
-from compress.quant.ptq import AUTO, calibrate, folded, insert_quantizers
+from compress.passes.captured import captured
+from compress.quant.ptq import AUTO, calibrate
 from compress.quant.ranges import METHODS
 from compress.quant.refine import Methods, calibrate_, rescale_
 from compress.quant.samples import first_samples
 from compress.quant.scheme import FEWEST_BITS, MOST_BITS, Scheme
 from compress.quant.suspects import worst_layers
 from compress.slow_layers import Times, slow_layers
-from compress.store import structure_of
 
 # Of the samples that say which layers are tried first; and the limits of the timing loop for each network that is tried.
 SAMPLES = 64
@@ -187,31 +186,18 @@ class Int8:
 
     def _prepared(self, artifact: Artifact) -> fx.GraphModule:
         """The graph with its quantizers, not calibrated."""
-        model, signature = artifact.model, artifact.signature
         bits = self.weight_bits or (7 if saturates() else MOST_BITS)
         methods = self._methods()
         scheme = Scheme(self.exclude, bits, self.bits, self.per_channel, self.symmetric, methods.bias_correction)
-        example = artifact.task.example_inputs
-        inputs = captured_inputs(model, example, signature)
-        structure = structure_of(model, artifact.reference)
-        shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-        graph_module = folded(model, inputs, signature.dynamic_shapes)
-        assert artifact.task.calibration is not None
-        artifact.notes.extend(rescale_(graph_module, artifact.task.calibration, methods))
-        placement = insert_quantizers(graph_module, scheme)
+        calibration = artifact.task.calibration
+        assert calibration is not None
+        graph_module, placement = captured(
+            artifact, scheme, lambda graph: artifact.notes.extend(rescale_(graph, calibration, methods))
+        )
         for option, patterns in (("exclude", self.exclude), ("bits", self.bits)):
             unknown = [pattern for pattern in patterns if not fnmatch.filter(placement.layers, pattern)]
             if unknown:
                 raise UserError(f"{self.name}: {option} '{unknown[0]}' matches no convolution or linear layer")
         if self.weight_bits is None and bits < MOST_BITS:
             artifact.notes.append(f"{bits}-bit weights: this processor has no VNNI, and 8-bit products would saturate")
-        # What the store needs to rebuild this graph, beside the numbers in the state dict, and the report to explain it.
-        graph_module.meta["quantization"] = {
-            **scheme.to_dict(),
-            "inputs": [[list(x.shape), str(x.dtype).removeprefix("torch.")] for x in inputs],
-            "axes": [list(axes) for axes in signature.axes],
-            "float_shapes": shapes,
-            "left_in_float": placement.left_in_float,
-            "structure": structure,
-        }
         return graph_module
