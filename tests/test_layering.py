@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
-    "errors progress outputs losses models quiet layers checkpoint",
-    "intake files sparsity",
+    "errors progress outputs models quiet layers checkpoint",
+    "losses intake files sparsity",
     "measure quant pruning clustering low_rank onnx_rewrites",
     "export store",
     "budgets gauge task training",
