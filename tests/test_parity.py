@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress import parity as module
 from compress.errors import ParityError, UserError
-from compress.parity import SAMPLES, TIE, Parity, check_parity, compare, evaluation_inputs
+from compress.parity import LEAST_SAMPLES, TIE, Comparison, Parity, check_parity
 from compress.task import Predict, Task
 
 
@@ -19,6 +20,13 @@ def scores(*rows: list[float]) -> np.ndarray:
 
 # The range of the outputs is 10 in all of these, so a tie is closer than 0.001 in fp32 and 10 / 255 in int8.
 TORCH = scores([0, 10, 5], [9, 1, 2], [4, 3, 3.9995], [7, 6.98, 0])
+
+
+def compare(expected: np.ndarray, found: np.ndarray, kind: str, on: str = "evaluation", batch: int = 2) -> Parity:
+    comparison = Comparison()
+    for start in range(0, len(expected), batch):
+        comparison.add(expected[start : start + batch], found[start : start + batch])
+    return comparison.parity(kind, on)
 
 
 def test_equal_outputs_agree() -> None:
@@ -128,65 +136,114 @@ def test_what_is_no_number_is_never_parity(bad: float) -> None:
     )
 
 
-def test_the_first_256_inputs_in_the_evaluations_batches() -> None:
-    batches = [torch.randn(100, 3) for _ in range(5)]
-    sent: list[Tensor] = []
+class Clock:
+    """Time passes only in calls of a file, a second in each."""
 
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def doubles(self, x: Any) -> np.ndarray:
+        self.now += 1
+        return np.asarray(x) * 2
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_the_whole_evaluation_is_compared_and_goes_on_with_the_files_answers(clock: Clock) -> None:
+    batches, seen = [torch.randn(100, 3) for _ in range(5)], []
+    parity = check_parity(Doubles(), clock.doubles, sending(*batches, then=seen.append), "fp32", "a file")
+    assert parity == Parity(1.0, 0.0, samples=500, ties=0, on="evaluation")
+    assert all(np.array_equal(scores, batch.numpy() * 2) for scores, batch in zip(seen, batches, strict=True))
+
+
+@pytest.mark.parametrize(("seconds", "batches"), [(5.0, 5), (3.0, 3), (1.0, 3)])
+def test_after_some_seconds_256_inputs_are_enough(
+    seconds: float, batches: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECONDS", seconds)
+    seen: list[np.ndarray] = []
+    task = sending(*[torch.randn(100, 3) for _ in range(9)], then=seen.append)
+    assert check_parity(Doubles(), clock.doubles, task, "fp32", "a file").samples == 100 * batches > LEAST_SAMPLES
+    assert len(seen) == batches - 1, "the evaluation ran on after enough inputs"
+
+
+def test_an_evaluation_that_sends_everything_at_once_is_cut_into_batches(clock: Clock) -> None:
+    x = torch.randn(2 * LEAST_SAMPLES + 5, 3)
+    sizes, seen = [], []
+
+    def doubles(part: Tensor) -> np.ndarray:
+        sizes.append(len(part))
+        return clock.doubles(part)
+
+    parity = check_parity(Doubles(), doubles, sending(x, then=seen.append), "fp32", "a file")
+    assert (sizes, parity.samples) == ([LEAST_SAMPLES, LEAST_SAMPLES, 5], len(x))
+    assert np.array_equal(seen[0], x.numpy() * 2)
+
+
+def test_a_file_that_differs_only_later_in_the_evaluation_is_found(clock: Clock) -> None:
+    x = torch.tensor([[0.0, 1.0]] * 1000)
+
+    def wrong_at_the_end(part: Tensor) -> np.ndarray:
+        clock.now += 1
+        return np.asarray(part)[:, :: -1 if clock.now > 3 else 1] * 2
+
+    with pytest.raises(ParityError) as error:
+        check_parity(Doubles(), wrong_at_the_end, sending(*x.split(250)), "int8", "model.onnx")
+    assert str(error.value) == (
+        "model.onnx and the torch model disagree: equal top-1 on 0.7500 of 1000 samples, 0.99 is needed; largest relative error 1"
+    )
+
+
+class Weighs(nn.Module):
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x * weight
+
+
+def test_several_inputs_stay_together_and_may_be_arrays() -> None:
     def evaluate(predict: Predict) -> float:
-        for batch in batches:
-            sent.append(batch)
-            predict(batch)
-        return 1.0
+        return float(predict(np.ones((300, 3), np.float32), torch.arange(300.0)[:, None]).mean())
 
-    seen, on = evaluation_inputs(Task((torch.zeros(1, 3),), evaluate=evaluate))
-    assert on == "evaluation"
-    assert [len(batch[0]) for batch in seen] == [100, 100, SAMPLES - 200]
-    assert torch.equal(torch.cat([batch[0] for batch in seen]), torch.cat(batches)[:SAMPLES])
-    assert len(sent) == 3, "the evaluation ran on after enough inputs"
+    task = Task((torch.zeros(1, 3), torch.zeros(1, 1)), evaluate=evaluate)
+    assert check_parity(Weighs(), lambda x, weight: np.asarray(x * weight), task, "fp32", "a file").samples == 300
 
 
-def test_fewer_inputs_are_all_taken() -> None:
-    seen, _ = evaluation_inputs(sending(torch.ones(7, 3), torch.ones(5, 3)))
-    assert [len(batch[0]) for batch in seen] == [7, 5]
-
-
-def test_several_inputs_stay_together_and_arrays_become_tensors() -> None:
-    def evaluate(predict: Predict) -> float:
-        predict(np.ones((300, 3), np.float32), torch.zeros(300, 2))
-        return 1.0
-
-    ((first, second),), _ = evaluation_inputs(Task((torch.zeros(1, 3), torch.zeros(1, 2)), evaluate=evaluate))
-    assert (first.shape, second.shape) == ((SAMPLES, 3), (SAMPLES, 2))
-    assert isinstance(first, Tensor)
-
-
-def test_an_evaluation_that_stumbles_over_zeros_still_gave_its_inputs() -> None:
-    def stumbles(scores: np.ndarray) -> None:
-        raise ZeroDivisionError
-
-    seen, on = evaluation_inputs(sending(torch.ones(7, 3), torch.ones(5, 3), then=stumbles))
-    assert ([len(batch[0]) for batch in seen], on) == ([7], "evaluation")
-
-
-def test_an_evaluation_that_fails_before_it_sends_anything_fails() -> None:
+def test_an_evaluation_that_fails_fails() -> None:
     def evaluate(predict: Predict) -> float:
         raise FileNotFoundError("labels.txt")
 
     with pytest.raises(FileNotFoundError, match=r"^labels.txt$"):
-        evaluation_inputs(Task((torch.zeros(1, 3),), evaluate=evaluate))
+        check_parity(Doubles(), lambda x: x, Task((torch.zeros(1, 3),), evaluate=evaluate), "fp32", "a file")
 
 
 def test_an_evaluation_that_sends_nothing_is_told() -> None:
     with pytest.raises(UserError) as error:
-        evaluation_inputs(sending())
+        check_parity(Doubles(), lambda x: x, sending(), "fp32", "a file")
     assert str(error.value) == (
         "Task.evaluate returned without a call of predict; it must send its inputs through predict(*inputs)"
     )
 
 
+class Takes(nn.Module):
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].flatten(1).float()
+
+
 def noisy(*example: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    batches, on = evaluation_inputs(Task(example))
-    assert on == "noisy examples"
+    batches: list[tuple[Tensor, ...]] = []
+
+    def noting(*inputs: Tensor) -> np.ndarray:
+        batches.append(inputs)
+        return Takes()(*inputs).numpy()
+
+    parity = check_parity(Takes(), noting, Task(example), "fp32", "a file")
+    assert (parity.on, parity.samples) == ("noisy examples", len(example[0]) + 64)
     assert len(batches) == 1 + 64
     assert all(torch.equal(given, sent) for given, sent in zip(example, batches[0], strict=True))
     return iter(batches[1:])
