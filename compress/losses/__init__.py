@@ -4,7 +4,30 @@ All of them take floats, of which the teacher's carry no gradient, and give the 
 precision should be widened first: sums of squares do not fit into it.
 """
 
+from compress.losses.contrastive import Contrastive
 from compress.losses.features import attention_transfer, hint
 from compress.losses.logits import decoupled, distillation, soft_targets
+from compress.losses.relations import relational_angle, relational_distance
+from compress.losses.transformers import (
+    attention_scores,
+    relation,
+    transformer_attention,
+    transformer_hidden,
+    transformer_prediction,
+)
 
-__all__ = ["attention_transfer", "decoupled", "distillation", "hint", "soft_targets"]
+__all__ = [
+    "Contrastive",
+    "attention_scores",
+    "attention_transfer",
+    "decoupled",
+    "distillation",
+    "hint",
+    "relation",
+    "relational_angle",
+    "relational_distance",
+    "soft_targets",
+    "transformer_attention",
+    "transformer_hidden",
+    "transformer_prediction",
+]
