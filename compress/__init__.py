@@ -6,6 +6,7 @@ from compress.passes.prune_channels import PruneChannels
 smaller = compress.apply(PruneChannels(ratio=0.5), model, compress.Task(example_inputs=(x,)))
 """
 
+from compress.comparison import compare
 from compress.errors import CompressError, ParityError, PassError, UserError
 from compress.inspection import Inspection, inspect
 from compress.pipeline import apply
@@ -26,6 +27,7 @@ __all__ = [
     "Task",
     "UserError",
     "apply",
+    "compare",
     "inspect",
     "load",
     "plan",

@@ -22,7 +22,7 @@ LAYERS = [
     "planning sensitivity",
     "plots recipe report folder",
     "run",
-    "bench evaluate inspection testing",
+    "bench comparison evaluate inspection testing",
     "__init__",
 ]
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

@@ -1,0 +1,117 @@
+"""What a comparison reads of each run: its report, and of its recipe what the report does not hold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.errors import UserError
+from compress.folder import RECIPE, REPORT, STAGES, RunFolder
+from compress.report import SCHEMA_VERSION
+from compress.run import Run
+
+Runs = Sequence[Run | Path | str] | Mapping[str, Run | Path | str]
+# What rows are made of; what else a report of this version lacks does not matter here.
+NEEDED = ("model", "input_shape", "data", "seed", "environment", "stages", "summary", "benchmarks")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Attributes:
+        name: what the run is called in the table.
+        report: as `compress/report/schema.json` describes it.
+        weights, limit_train: of the recipe; None where the run has no folder.
+    """
+
+    name: str
+    report: dict[str, Any]
+    weights: str | None = None
+    limit_train: int | None = None
+
+
+def read_results(runs: Runs) -> list[Result]:
+    """The runs in the order given. A folder is called by its name, or as it was given where two have one name.
+
+    Args:
+        runs: folders of runs and what `compress.run` gave back; as a mapping, the keys are the names.
+
+    Raises:
+        UserError: none was given, one was given twice, or a folder holds no finished run that this version can read.
+    """
+    if isinstance(runs, str | Path | Run):
+        runs = [runs]
+    named = list(runs.items()) if isinstance(runs, Mapping) else list(zip(_names(runs), runs, strict=True))
+    if not named:
+        raise UserError("there are no runs to compare; give folders of runs")
+    seen: set[Path] = set()
+    for _, run in named:
+        folder = run.folder if isinstance(run, Run) else Path(run)
+        if folder is not None and folder.resolve() in seen:
+            raise UserError(f"{folder} was given twice")
+        if folder is not None:
+            seen.add(folder.resolve())
+    return [_result(str(name), run) for name, run in named]
+
+
+def _names(runs: Sequence[Run | Path | str]) -> list[str]:
+    folders = [run.folder if isinstance(run, Run) else Path(run) for run in runs]
+    short = [None if folder is None else folder.resolve().name for folder in folders]
+    names = []
+    for position, (folder, name) in enumerate(zip(folders, short, strict=True), 1):
+        if folder is None or name is None:
+            names.append(f"run {position}")
+        else:
+            names.append(name if short.count(name) == 1 else str(folder))
+    return names
+
+
+def _result(name: str, run: Run | Path | str) -> Result:
+    if isinstance(run, Run):
+        recipe = _recipe(run.folder) if run.folder is not None else {}
+        return Result(name, run.report, recipe.get("weights"), recipe.get("limit_train"))
+    folder = Path(run)
+    report, recipe = read_report(folder), _recipe(folder)
+    return Result(name, report, recipe.get("weights"), recipe.get("limit_train"))
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report in a run's folder.
+
+    Raises:
+        UserError: there is no such folder, no finished run in it, or a report of another version.
+    """
+    if not folder.exists():
+        raise UserError(f"no such folder: {folder}")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the folder of a run")
+    if not (folder / REPORT).exists():
+        if (folder / STAGES).is_dir() or (folder / RECIPE).is_file():
+            raise UserError(
+                f"{folder}: the run there has not finished; continue it with --resume --out {folder}, or leave it out"
+            )
+        inside = sorted(path.parent for path in folder.glob(f"*/{REPORT}"))
+        raise UserError(f"{folder} holds no run" + (f"; give the runs inside it, such as {inside[0]}" if inside else ""))
+    report = RunFolder(folder).report()
+    version = report.get("version") if isinstance(report, dict) else None
+    if not isinstance(version, int):
+        raise UserError(f"{folder / REPORT} is not a report of this package: it has no version")
+    if version != SCHEMA_VERSION:
+        way_out = "upgrade compress-toolkit" if version > SCHEMA_VERSION else "repeat the run with --force"
+        raise UserError(f"{folder / REPORT} has version {version}, this package reads {SCHEMA_VERSION}; {way_out}")
+    lacking = [key for key in NEEDED if key not in report]
+    if lacking:
+        raise UserError(f"{folder / REPORT} is not a report of this package: it has no {lacking[0]}")
+    return report
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    """The recipe as plain data; empty where the file is gone or is none, since a report stands for itself."""
+    try:
+        recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
