@@ -308,6 +308,34 @@ def inspect_(
             screen.note(f"the picture is in {plot}")
 
 
+@cli.command("compare")
+@click.argument("folders", nargs=-1, required=True, metavar="DIR ...")
+@click.option("--stages", is_flag=True, help="A row for each stage, not only for the last.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "md", "csv", "html", "latex", "json"]), default="table", show_default=True
+)
+@click.option("--plot", metavar="FILE", help="Draw accuracy against latency, into a .png, .svg or .pdf file.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def compare_(folders: tuple[str, ...], stages: bool, form: str, plot: str | None, debug: bool) -> None:
+    """Put the runs in these folders side by side: accuracy, latency and size, after the network that they started from.
+
+    Runs of one recipe with several seeds become one row. Runs of other models, data or machines are numbered as other settings.
+    """
+    from cli import flags, show, show_compare
+    from compress import plots
+    from compress.comparison import compare_runs
+
+    if plot is not None:
+        plots.check_format(Path(plot))
+        flags.check_folder(plot)
+    found = compare_runs(folders, stages=stages)
+    screen = show.Screen(quiet=False, as_json=form != "table")
+    show_compare.comparison(screen, found, form)
+    if plot is not None:
+        plots.save(plots.pareto(found.rows), Path(plot))
+        screen.note(f"the picture is in {plot}")
+
+
 @cli.group()
 def zoo() -> None:
     """The models that can be named."""

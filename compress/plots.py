@@ -1,9 +1,9 @@
 """Pictures of what was measured, drawn by matplotlib (extra `plot`)."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from compress.quant.layer_errors import LayerError
 from compress.sensitivity import Effect, Sensitivity
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 FORMATS = ("png", "svg", "pdf")
 # Shades of one blue, darker the further a group was cut, and orange for integers: told apart in grey and by the colour-blind.
@@ -82,6 +84,38 @@ def layer_errors(layers: Sequence[LayerError]) -> "Figure":
     return figure
 
 
+def pareto(rows: "Sequence[Mapping[str, Any]] | DataFrame") -> "Figure":
+    """Accuracy against latency, a mark for each row of `compress.compare`, and the front of those that nothing beats in both.
+
+    What was scored on other data or timed on another machine has a panel of its own. Where a row stands for several runs, bars
+    reach one standard deviation to each side.
+
+    Raises:
+        UserError: no run was scored, or matplotlib is not installed.
+    """
+    figure = _figure()
+    plain = rows if isinstance(rows, Sequence) else rows.to_dict("records")
+    panels: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in plain:
+        if _known(row["accuracy_percent"]):
+            data = row["data"] if isinstance(row["data"], str) else row["setting"]  # data without a name may be any
+            panels.setdefault((data, row["eval_samples"], row["machine"]), []).append(row)
+    if not panels:
+        raise UserError("no run was scored, so there is no accuracy to draw; give --data, or a Task with evaluate")
+    figure.set_size_inches(6.5 * len(panels), 4.5)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    labels = []
+    for axes, members in zip(all_axes, panels.values(), strict=True):
+        labels.append(_pareto_panel(axes, members))
+        settings = sorted({row["setting"] for row in members})
+        if len(panels) > 1:
+            axes.set_title(f"setting{'s' if len(settings) > 1 else ''} {', '.join(map(str, settings))}", fontsize="medium")
+    figure.draw_without_rendering()
+    for axes, beside in zip(all_axes, labels, strict=True):
+        _write_beside(axes, beside)
+    return figure
+
+
 def save(figure: "Figure", path: Path) -> None:
     """Write the picture in the format that the file's name ends in: png, svg or pdf.
 
@@ -112,6 +146,68 @@ def _figure() -> "Figure":
         raise UserError("a plot needs matplotlib; install it with: pip install 'compress-toolkit[plot]'") from None
     # Not pyplot: a figure of its own needs no display and stays out of the figures of a notebook.
     return Figure(layout="constrained")
+
+
+def _pareto_panel(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """Marks and front; gives what is to be written beside the marks, and where."""
+    several = len({row["setting"] for row in rows}) > 1
+    staged = len({(row["setting"], row["run"]) for row in rows}) < len(rows)
+    labels = []
+    for row in rows:
+        original = row["run"] == row["stage"]
+        x, y = row["latency_ms_p50"], row["accuracy_percent"]
+        spread = [_spread(row, name) for name in ("latency_ms_p50", "accuracy_percent")]
+        colour, mark = ("black", "s") if original else (SHADES[2], "o")
+        axes.errorbar(x, y, xerr=spread[0], yerr=spread[1], fmt=mark, color=colour, elinewidth=0.8)
+        name = f"{row['run']}, {row['stage']}" if staged and not original else row["run"]
+        labels.append((f"{name} ({row['model']})" if several else name, x, y))
+    best = front([(row["latency_ms_p50"], row["accuracy_percent"]) for row in rows])
+    right = 1.2 * max(row["latency_ms_p50"] + _spread(row, "latency_ms_p50") for row in rows)
+    best.append((right, best[-1][1]))  # whoever can wait still has the most accurate
+    axes.plot(*zip(*best, strict=True), color=SHADES[1], linewidth=1, drawstyle="steps-post", zorder=0, label="Pareto front")
+    axes.set_xlabel("latency, ms (p50)")
+    axes.set_ylabel("accuracy, %")
+    axes.set_xlim(0, right)
+    axes.margins(y=0.12)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return labels
+
+
+def _write_beside(axes: "Axes", labels: Sequence[tuple[str, float, float]]) -> None:
+    """Each label at its point, or farther off with a line to it, where others are already. The figure must have its layout."""
+    legend = axes.get_legend()
+    taken = [] if legend is None else [legend.get_window_extent()]
+    line = {"arrowstyle": "-", "linewidth": 0.5, "color": "grey", "shrinkA": 0, "shrinkB": 0}
+    for label, x, y in labels:
+        text = axes.annotate(label, (x, y), (8, 4), textcoords="offset points", fontsize="small", parse_math=False)
+        text.set_in_layout(False)  # which is settled
+        for up in (4, -12, 16, -24, 28, -36, 40):
+            text.xyann = (8, up)
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
+        if abs(up) > 12:
+            axes.annotate("", (x, y), (7, up + 3), textcoords="offset points", arrowprops=line).set_in_layout(False)
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those (latency, accuracy) of which no other is as fast, as accurate, and better in one; the fastest first."""
+    found: list[tuple[float, float]] = []
+    for latency, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or accuracy > found[-1][1]:
+            found.append((latency, accuracy))
+    return found
+
+
+def _spread(row: Mapping[str, Any], figure: str) -> float:
+    return row[f"{figure}_std"] if _known(row[f"{figure}_std"]) else 0.0
+
+
+def _known(value: float | None) -> bool:
+    """Neither None nor the NaN that a DataFrame makes of it."""
+    return value is not None and value == value
 
 
 def _series(found: Sensitivity) -> list[tuple[str, str, list[Effect]]]:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
-    "errors progress outputs models quiet layers checkpoint",
+    "errors tables progress outputs models quiet layers checkpoint",
     "losses intake files sparsity",
     "measure quant pruning clustering low_rank onnx_rewrites",
     "export store",

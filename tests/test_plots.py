@@ -1,5 +1,6 @@
 """The pictures show the numbers that they were given."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -79,3 +80,75 @@ def test_each_layer_has_its_errors_beside_its_name() -> None:
     assert own == ([30.0], [0])  # a layer without error has no mark
     assert (channels, together) == (([12.0, 12.0], [0, 1]), ([20.0, 10.0], [0, 1]))
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
+
+
+def rows() -> list[dict]:
+    def row(run: str, latency: float, accuracy: float | None, **more: object) -> dict:
+        spread = {"latency_ms_p50_std": None, "accuracy_percent_std": None}
+        shared = {"setting": 1, "model": "net", "data": "digits", "eval_samples": 9, "machine": "A CPU", **more}
+        return {"run": run, "stage": "int8", "latency_ms_p50": latency, "accuracy_percent": accuracy, **spread, **shared}
+
+    folded = row("b, c", 2.0, 92.0, latency_ms_p50_std=0.5, accuracy_percent_std=0.25)
+    return [row("baseline", 4.0, 93.0, stage="baseline"), row("a", 1.0, 90.0), folded, row("worse", 3.0, 91.0)]
+
+
+def drawn(axes: object) -> tuple[dict[str, tuple[float, float]], list[tuple[float, float]]]:
+    """Labels with their points, and the corners of the front."""
+    labels = {text.get_text(): tuple(text.xy) for text in axes.texts}  # type: ignore[attr-defined]
+    front = next(line for line in axes.lines if line.get_label() == "Pareto front")  # type: ignore[attr-defined]
+    return labels, list(zip(*front.get_data(), strict=True))
+
+
+def test_each_run_is_a_mark_and_the_front_holds_those_that_nothing_beats() -> None:
+    (axes,) = plots.pareto(rows()).axes
+    labels, front = drawn(axes)
+    assert labels == {"baseline": (4.0, 93.0), "a": (1.0, 90.0), "b, c": (2.0, 92.0), "worse": (3.0, 91.0)}
+    assert front[:-1] == [(1.0, 90.0), (2.0, 92.0), (4.0, 93.0)]
+    assert front[-1] == (pytest.approx(4.8), 93.0)  # to the edge of the picture
+    bars = [part.get_segments()[0].tolist() for part in axes.collections]
+    assert [[1.5, 92.0], [2.5, 92.0]] in bars and [[2.0, 91.75], [2.0, 92.25]] in bars
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("latency, ms (p50)", "accuracy, %", "")
+
+
+def test_equal_points_and_ties_are_on_the_front_once() -> None:
+    points = [(1.0, 5.0), (1.0, 5.0), (1.0, 4.0), (2.0, 5.0), (3.0, 6.0), (0.5, 1.0)]
+    dominated = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] >= p[1]}
+    assert plots.front(points) == sorted(set(points) - dominated) == [(0.5, 1.0), (1.0, 5.0), (3.0, 6.0)]
+
+
+def test_another_machine_and_other_data_have_panels_of_their_own_and_another_model_has_not() -> None:
+    mine = rows()[1]
+    others = [
+        {**mine, "run": "elsewhere", "setting": 2, "machine": "B CPU"},
+        {**mine, "run": "few", "setting": 3, "eval_samples": 8},
+        {**mine, "run": "student", "setting": 4, "model": "small", "latency_ms_p50": 0.5},
+        {**mine, "run": "nameless", "setting": 5, "data": None},
+        {**mine, "run": "nameless too", "setting": 6, "data": None},
+    ]
+    panels = plots.pareto([*rows(), *others]).axes
+    assert [axes.get_title() for axes in panels] == ["settings 1, 4", "setting 2", "setting 3", "setting 5", "setting 6"]
+    labels, front = drawn(panels[0])
+    assert labels["a (net)"] == (1.0, 90.0) and labels["student (small)"] == (0.5, 90.0)
+    assert front[0] == (0.5, 90.0) and (1.0, 90.0) not in front
+
+
+def test_a_frame_is_drawn_like_its_rows_and_stages_are_told_apart() -> None:
+    pandas = pytest.importorskip("pandas", reason="a DataFrame needs pandas")
+    plain = [*rows()[:2], {**rows()[1], "stage": "finetune", "accuracy_percent": None}, {**rows()[1], "stage": "prune"}]
+    expected = {"baseline": (4.0, 93.0), "a, int8": (1.0, 90.0), "a, prune": (1.0, 90.0)}
+    assert drawn(plots.pareto(plain).axes[0])[0] == drawn(plots.pareto(pandas.DataFrame(plain)).axes[0])[0] == expected
+
+
+def test_labels_of_near_points_do_not_cover_each_other() -> None:
+    near = [{**rows()[1], "run": f"a rather long name {number}", "latency_ms_p50": 1 + number / 100} for number in range(4)]
+    figure = plots.pareto([rows()[0], *near])
+    labels = [text for text in figure.axes[0].texts if text.get_text()]
+    assert len(labels) == 5
+    boxes = [each.get_window_extent() for each in (*labels, figure.axes[0].get_legend())]
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+def test_runs_without_a_score_have_no_picture() -> None:
+    with pytest.raises(UserError) as caught:
+        plots.pareto([{**row, "accuracy_percent": None} for row in rows()])
+    assert str(caught.value) == "no run was scored, so there is no accuracy to draw; give --data, or a Task with evaluate"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from compress.report.text import COLUMNS, float_layers, headline, row
+from compress.tables import markdown_table
 
 PERCENTILES = ("p50 ms", "p90 ms", "p99 ms")
 BENCHMARK_COLUMNS = ("file", "runtime", "batch", "threads", *PERCENTILES, "samples/s", "peak MB", "faster", "interval")
@@ -17,13 +18,17 @@ def to_markdown(report: dict[str, Any]) -> str:
     lines = [f"# {report['model']}", ""]
     lines += [f"- {line}" for line in headline(report)]
     lines += [f"- input {shapes}, data {report['data'] or 'none'}, seed {report['seed']}", ""]
-    lines += [*table(COLUMNS, [row(stage) for stage in report["stages"]]), ""]
+    lines += [*markdown_table(COLUMNS, [row(stage) for stage in report["stages"]]), ""]
     for stage in report["stages"]:
         lines += [f"- {stage['name']}: {note}" for note in stage["notes"]]
     lines += [f"- {line}" for line in float_layers(report)]
     for stage in report["stages"]:
         if "guard" in stage.get("details", {}):
-            lines += ["", *table(TRIAL_COLUMNS, [_trial_row(trial) for trial in stage["details"]["guard"]["trials"]]), ""]
+            lines += [
+                "",
+                *markdown_table(TRIAL_COLUMNS, [_trial_row(trial) for trial in stage["details"]["guard"]["trials"]]),
+                "",
+            ]
     parity = report["parity"]
     lines += [
         f"- parity on {parity['samples']} inputs ({parity['on']}): equal top-1 {parity['top1_agreement']:.4f}, "
@@ -31,7 +36,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "",
     ]
     if report["benchmarks"]:
-        lines += [*table(BENCHMARK_COLUMNS, [benchmark_row(entry) for entry in report["benchmarks"]]), ""]
+        lines += [*markdown_table(BENCHMARK_COLUMNS, [benchmark_row(entry) for entry in report["benchmarks"]]), ""]
     if report["fp16"]:
         half = report["fp16"]
         agreement = f"equal top-1 {half['parity']['top1_agreement']:.4f}"
@@ -45,12 +50,6 @@ def to_markdown(report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a Markdown table, numbers to the right."""
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
 
 
 def _trial_row(trial: dict[str, Any]) -> tuple[str, ...]:

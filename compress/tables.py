@@ -1,0 +1,71 @@
+"""A header and rows of texts as Markdown, HTML or LaTeX, escaped; the columns in `left` hold words, the others numbers."""
+
+import html
+import re
+from collections.abc import Collection, Sequence
+
+Cells = Sequence[str]
+
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        # At the start of a row these would be read as arguments of the line break before it.
+        "[": "{[}",
+        "*": "{*}",
+    }
+)
+
+
+def markdown_table(header: Cells, rows: Sequence[Cells], left: Collection[int] = (0,)) -> list[str]:
+    """The lines of a table in GitHub's Markdown."""
+    rule = ["---" if column in left else "---:" for column in range(len(header))]
+    lines = [list(map(markdown_escaped, cells)) for cells in (header, *rows)]
+    return ["| " + " | ".join(cells) + " |" for cells in (lines[0], rule, *lines[1:])]
+
+
+def markdown_escaped(text: str) -> str:
+    """The text as Markdown shows it as it is: no emphasis, no code, no tags, no end of a cell."""
+    return re.sub(r"([\\`*<|])", r"\\\1", _on_one_line(text))
+
+
+def html_table(header: Cells, rows: Sequence[Cells], left: Collection[int] = (0,)) -> str:
+    """One `<table>` in ASCII, so that it reads the same in a page of any encoding; without colours, so in dark mode too."""
+
+    def line(cells: Cells, tag: str) -> str:
+        aligned = [
+            f'<{tag} style="text-align: {"left" if column in left else "right"}">{html_escaped(cell)}</{tag}>'
+            for column, cell in enumerate(cells)
+        ]
+        return f"<tr>{''.join(aligned)}</tr>"
+
+    body = "\n".join(line(cells, "td") for cells in rows)
+    return f"<table>\n<thead>\n{line(header, 'th')}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+
+
+def html_escaped(text: str) -> str:
+    """The text for an element or an attribute of HTML, in ASCII."""
+    return html.escape(text).encode("ascii", "xmlcharrefreplace").decode()
+
+
+def latex_table(header: Cells, rows: Sequence[Cells], left: Collection[int] = (0,)) -> str:
+    """A `tabular` with the rules of the package booktabs."""
+    columns = "".join("l" if column in left else "r" for column in range(len(header)))
+    lines = [" & ".join(map(latex_escaped, cells)) + r" \\" for cells in (header, *rows)]
+    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
+    return f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}"
+
+
+def latex_escaped(text: str) -> str:
+    """The text as LaTeX prints it as it is; two hyphens do not become a dash."""
+    return re.sub("-(?=-)", "-{}", _on_one_line(text).translate(_LATEX))
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
