@@ -4,6 +4,9 @@ import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is there: workers share the cores, and waiting threads would spin
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if hasattr(os, "sched_setaffinity"):  # nor do the processes that a test starts take all cores, as a run does
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
 import pytest
 import torch
