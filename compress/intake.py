@@ -13,7 +13,7 @@ def own_copy(model: nn.Module) -> nn.Module:
     its buffers, nor its mode.
 
     Raises:
-        UserError: it is wrapped or compiled, cannot be copied, has no parameters, or has weights that are no numbers.
+        UserError: it is wrapped or compiled, cannot be copied, has no parameters, or has weights or buffers that are no numbers.
     """
     kind = type(model).__name__
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -27,6 +27,9 @@ def own_copy(model: nn.Module) -> nn.Module:
     for name, tensor in model.named_parameters():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"the weight '{name}' holds NaN or infinity; a model must work before it can be compressed")
+    for name, buffer in model.named_buffers():
+        if buffer.isnan().any():  # infinity is what a mask may be made of
+            raise UserError(f"the buffer '{name}' holds NaN; a model must work before it can be compressed")
     try:
         return copy.deepcopy(model).cpu().eval()
     except Exception as error:  # an attribute of any kind may refuse

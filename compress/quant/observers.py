@@ -16,6 +16,9 @@ class HistogramObserver(nn.Module):
     Memory does not grow with the number of samples: when a value falls outside, neighbouring bins are merged until the
     range holds it.
 
+    Args:
+        name: of the tensor, for a message: `the output of 'layer1.conv1'`.
+
     Attributes:
         counts: (BINS,), of the values other than zero, in equal bins over [-reach, reach].
         zeros: how many values were exactly zero.
@@ -40,7 +43,7 @@ class HistogramObserver(nn.Module):
         values = x.detach().float()
         low, high = (value.item() for value in torch.aminmax(values))
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
-            raise UserError(f"calibration met a NaN or an infinity in the output of '{self.name}'; check the model and its input")
+            raise UserError(f"calibration met a NaN or an infinity in {self.name}; check the model and its input")
         self.low, self.high = min(self.low, low), max(self.high, high)
         old_low, old_high = self.average or (low, high)
         self.average = (old_low + MOMENTUM * (low - old_low), old_high + MOMENTUM * (high - old_high))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compress.errors import UserError
 from compress.outputs import in_batches
 from compress.quant.blocks import BlockQuantizer
 from compress.quant.dynamic import DynamicQuantizer
@@ -16,6 +17,7 @@ from compress.quant.local_error import choose
 from compress.quant.observers import HistogramObserver
 from compress.quant.placement import Placement, place, weight_of
 from compress.quant.ranges import METHODS, candidates
+from compress.quant.samples import without_nan
 from compress.quant.scheme import Scheme
 from compress.quant.targets import EMBEDDINGS, WEIGHTED
 
@@ -47,7 +49,11 @@ def folded(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes:
 
 
 def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement:
-    """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now."""
+    """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now.
+
+    Raises:
+        UserError: a weight or bias of a layer in integers holds NaN or infinity.
+    """
     static = scheme.activations == "static"
     placement = place(graph_module, scheme.excludes) if static else place_linear(graph_module, scheme)
     graph_module.add_submodule(QUANTIZERS, nn.Module())
@@ -67,6 +73,7 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
     for weight_node, layers in holders.items():
         weight = attribute(graph_module, weight_node)
         assert weight is not None
+        _refuse_no_numbers(graph_module, layers)
         is_table = any(layer.target in EMBEDDINGS for layer in layers)
         bits = scheme.bits_of(layer_of(layers[0]), is_table=is_table)
         quantizer = _weight_quantizer(weight, scheme, bits, is_table=is_table)
@@ -77,6 +84,15 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
     graph_module.graph.lint()
     graph_module.recompile()
     return placement
+
+
+def _refuse_no_numbers(graph_module: fx.GraphModule, layers: list[fx.Node]) -> None:
+    for layer in layers:
+        for what, node in zip(("weight", "bias"), (weight_of(layer), *layer.args[2:3]), strict=False):
+            values = attribute(graph_module, node) if isinstance(node, fx.Node) else None
+            if values is not None and not torch.isfinite(values).all():
+                why = "check the model, and the statistics of a batch norm behind the layer"
+                raise UserError(f"the {what} of '{layer_of(layer)}' holds NaN or infinity; {why}")
 
 
 def _weight_quantizer(weight: Tensor, scheme: Scheme, bits: int, *, is_table: bool) -> WeightQuantizer | BlockQuantizer:
@@ -111,18 +127,21 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
             that changes the outputs of its readers least.
 
     Gives the number of samples seen.
+
+    Raises:
+        UserError: NaN in the inputs; NaN or infinity in a tensor that is to be rounded. Names it.
     """
     quantizers: dict[str, ActivationQuantizer] = {}
     observers: dict[str, HistogramObserver] = {}
-    layers = {str(node.target): layer_of(node.args[0]) for node in graph_module.graph.nodes if node.op == "call_module"}
+    names = {str(node.target): _name_of(node.args[0]) for node in graph_module.graph.nodes if node.op == "call_module"}
     for path, module in list(graph_module.named_modules()):
         if isinstance(module, ActivationQuantizer):
             quantizers[path] = module
-            observers[path] = HistogramObserver(layers[path])
+            observers[path] = HistogramObserver(names[path])
             graph_module.set_submodule(path, observers[path])
     samples = 0
     try:
-        for batch in batches():
+        for batch in without_nan(graph_module, batches()):
             for part in in_batches(graph_module, batch):
                 graph_module(*part)
             samples += len(batch[0])
@@ -140,6 +159,10 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
         quantizer.set_range(*chosen[path])
     leave_room_for_biases(graph_module)
     return samples
+
+
+def _name_of(node: fx.Node) -> str:
+    return f"the input '{node.target}'" if node.op == "placeholder" else f"the output of '{layer_of(node)}'"
 
 
 def leave_room_for_biases(graph_module: fx.GraphModule) -> None:

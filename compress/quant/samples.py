@@ -1,10 +1,29 @@
-"""The first samples of a calibration set, in batches that a graph takes."""
+"""Calibration data: all of them, looked at; and the first samples, in batches that a graph takes."""
 
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor, fx
 
+from compress.errors import UserError
 from compress.outputs import fixed_batch, in_batches
+
+
+def without_nan(graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    """The batches, each looked at before it is given out. Infinities pass, since a mask may hold them.
+
+    Raises:
+        UserError: one holds NaN; names the input and the first such sample.
+    """
+    names = [str(node.target) for node in graph_module.graph.nodes if node.op == "placeholder"]
+    seen = 0
+    for batch in batches:
+        for name, x in zip(names, batch, strict=False):
+            broken = x.isnan().reshape(len(x), -1).any(1)
+            if broken.any():
+                sample = seen + int(broken.int().argmax()) + 1
+                raise UserError(f"the calibration data hold NaN: sample {sample}, in the input '{name}'; check the data")
+        seen += len(batch[0])
+        yield batch
 
 
 def first_samples(

@@ -32,7 +32,9 @@ main(sys.argv[1:])
 """
 
 
-def compress(*arguments: str, cwd: Path | None = None, command: tuple[str, ...] = ("-c", HASTY)) -> subprocess.CompletedProcess[str]:
+def compress(
+    *arguments: str, cwd: Path | None = None, command: tuple[str, ...] = ("-c", HASTY)
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     whole = [sys.executable, *command, *arguments]
     return subprocess.run(whole, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
@@ -313,6 +315,37 @@ def test_an_error_of_several_lines_is_told_in_one(
     (tmp_path / "mine.py").write_text(BRANCHES)
     monkeypatch.chdir(tmp_path)
     assert in_process(capsys, "run", "mine.py:fails", "--int8") == (2, "", "error: mine.py, line 15: RuntimeError: one\n")
+
+
+BROKEN = """
+import torch
+from dataclasses import replace
+from compress.testing import tiny_model, tiny_task
+def weights():
+    model = tiny_model()
+    model.body.weight.data[3, 0, 0, 0] = float("nan")
+    return model, tiny_task()
+def data():
+    images = torch.randn(8, 3, 16, 16)
+    images[2, 0, 0, 0] = float("nan")
+    return tiny_model(), replace(tiny_task(), calibration=lambda: [(images,)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("weights", "the weight 'body.weight' holds NaN or infinity; a model must work before it can be compressed"),
+        ("data", "the calibration data hold NaN: sample 3, in the input 'x'; check the data"),
+    ],
+)
+def test_what_is_no_number_is_named(
+    function: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    assert in_process(capsys, "run", f"mine.py:{function}", "--int8", "--quiet", "--out", "out") == (2, "", f"error: {message}\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_option_given_twice_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from compress.quant.observers import BINS, HistogramObserver
 
 
 def observing(*batches: Tensor) -> HistogramObserver:
-    observer = HistogramObserver("layer1.relu")
+    observer = HistogramObserver("the output of 'layer1.relu'")
     for batch in batches:
         assert observer(batch) is batch
     return observer
