@@ -25,11 +25,11 @@ from compress.files import write_atomically
 from compress.measure import count_macs, count_parameters, describe_environment
 from compress.outputs import predictor
 from compress.passes.base import Pass
-from compress.passes.finetune import Finetune
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.reestimate_bn import ReestimateBatchNorm
 from compress.pipeline import transformed
 from compress.pruning.criteria import CRITERIA
+from compress.recipe import make_pass
 from compress.sources.source import Source
 from compress.task import Task
 
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=10_000, help=f"training images of a recovery epoch; {ALL}: all")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--losses", help="of the pass distill instead of finetune's, such as kd=0.9,ce=0.1,hint=270")
     options = parser.parse_args()
 
     source = zoo.load(options.model, options.weights)
@@ -67,7 +68,8 @@ def main() -> None:
                 for seed in RANDOM_SEEDS if criterion == "random" else (0,):
                     key = {"macs_target": round(share, 4), "ranking": ranking, "criterion": criterion, "seed": seed}
                     key |= {"epochs": options.epochs, "train_images": options.train, "lr": options.lr}
-                    if any(row.items() >= key.items() for row in result["rows"]):
+                    key |= {"losses": options.losses} if options.losses else {}
+                    if any(row.items() >= key.items() and row.get("losses") == options.losses for row in result["rows"]):
                         continue
                     result["rows"].append(key | row(source.model, task, share, ranking, criterion, seed, options))
                     print(json.dumps(result["rows"][-1]), flush=True)
@@ -106,7 +108,8 @@ def row(
     found |= {"macs": count_macs(artifact.model, task.example_inputs), "params": count_parameters(artifact.model)}
     stage(ReestimateBatchNorm(), "re-estimated")
     if options.epochs:
-        stage(Finetune(epochs=options.epochs, lr=options.lr), "recovered")
+        name, losses = ("distill", {"losses": options.losses}) if options.losses else ("finetune", {})
+        stage(make_pass(name, {"epochs": options.epochs, "lr": options.lr, **losses}), "recovered")
     return {name: value for name, value in found.items() if value is not None} | {
         "seconds": round(time.perf_counter() - begun, 1)
     }

@@ -22,7 +22,7 @@ from compress.data.preprocess import Preprocess
 from compress.models.resnet import resnet18
 from compress.outputs import predictor
 from compress.progress import watch
-from compress.training import fit
+from compress.training import Settings, fit
 
 PREPROCESS = Preprocess(size=(48, 48), mean=(0.286,) * 3, std=(0.353,) * 3)
 
@@ -61,7 +61,7 @@ def main() -> None:
         return F.cross_entropy(logits, target)
 
     with watch(show):
-        fitted = fit(model, lambda: batches, loss, epochs=options.epochs, lr=0.1)
+        fitted = fit(model, lambda: batches, loss, Settings(epochs=options.epochs, lr=0.1))
     save_file(fp16_weights(model.state_dict()), options.out)
     result = {
         "command": "python benchmarks/train_zoo.py " + " ".join(sys.argv[1:]),

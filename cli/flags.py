@@ -11,6 +11,7 @@ import yaml
 
 from compress import budgets
 from compress import recipe as recipes
+from compress.distillation.terms import find as find_loss
 from compress.errors import UserError
 from compress.files import write_atomically
 from compress.passes import ORDER, find
@@ -34,6 +35,11 @@ def to_recipe(
     time_budget: str | None = None,
     finetune: int | None,
     no_finetune: bool,
+    distill: str | None = None,
+    distill_loss: str | None = None,
+    teacher_weights: str | None = None,
+    control: bool = False,
+    retry: bool = False,
     extra: tuple[str, ...],
     **given: Any,
 ) -> Recipe:
@@ -52,6 +58,11 @@ def to_recipe(
         "--time-budget": time_budget,
         "--finetune": finetune,
         "--no-finetune": no_finetune,
+        "--distill": distill,
+        "--distill-loss": distill_loss,
+        "--teacher-weights": teacher_weights,
+        "--control": control,
+        "--retry": retry,
         "--pass": extra,
     }
     used = [flag for flag, value in flags.items() if value is not None and value is not False and value != ()]
@@ -77,6 +88,8 @@ def to_recipe(
     if finetune is not None:
         # Without pruning the original would teach itself.
         steps["finetune"] = {"epochs": finetune} if channels is not None else {"epochs": finetune, "distill": False}
+    taught = {"--distill-loss": distill_loss, "--teacher-weights": teacher_weights, "--control": control or None}
+    _distil(steps, implied, distill, {flag: value for flag, value in taught.items() if value is not None}, no_finetune)
     if int8:
         steps["int8"] = {}
     if qat is not None:
@@ -89,11 +102,60 @@ def to_recipe(
                 raise UserError(f"{name}: {option} is given twice; a recipe can hold a pass more than once, flags cannot")
             steps[name][option] = value
     _bound(steps, max_drop, time_budget)
+    if retry:
+        training = [name for name in steps if name in ("finetune", "distill", "qat")]
+        if not training:
+            raise UserError("--retry needs something that trains: --finetune, --distill or --qat")
+        for name in training:
+            steps[name].setdefault("retry", True)
     ordered: list[Step] = sorted(steps.items(), key=lambda step: ORDER.index(find(step[0]).stage))
     if prune_steps is not None:
         ordered = _in_steps(ordered, prune_steps)
     values = {key: value for key, value in given.items() if value is not None}
     return Recipe(passes=tuple(ordered), implied=tuple(implied), **values)
+
+
+def _distil(
+    steps: dict[str, dict[str, Any]], implied: list[str], teacher: str | None, others: dict[str, Any], no_finetune: bool
+) -> None:
+    """Recover by `distill` instead of `finetune`, in place, where a teacher is named."""
+    if teacher is None:
+        if others:
+            raise UserError(f"{next(iter(others))} needs --distill TEACHER; the run's own model is --distill original")
+        return
+    if no_finetune:
+        raise UserError("--distill and --no-finetune contradict each other")
+    options: dict[str, Any] = {"teacher": teacher, **steps.pop("finetune", {})}
+    options.pop("distill", None)
+    if "finetune" in implied:
+        implied.remove("finetune")
+    if "--distill-loss" in others:
+        options["losses"] = to_losses(others["--distill-loss"])
+    if "--teacher-weights" in others:
+        options["teacher_weights"] = others["--teacher-weights"]
+    if "--control" in others:
+        options["control"] = True
+    steps["distill"] = options
+
+
+def to_losses(text: str) -> dict[str, float]:
+    """`kd=0.9,ce=0.1` as it is said; a bare name is added, at its usual weight, to what every distillation needs.
+
+    That is the labels for losses on logits, and labels and soft targets for losses on layers.
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, weight = part.partition("=")
+        term = find_loss(name)
+        try:
+            if equals:
+                found[name] = float(weight)
+                continue
+        except ValueError:
+            raise UserError(f"--distill-loss takes LOSS or LOSS=WEIGHT, such as kd=0.9,ce=0.1, got '{text}'") from None
+        usual = {"ce": 0.1, "kd": 0.9} if name == "kd" or term.sees in ("features", "attention") else {"ce": 1.0}
+        found = {**usual, **found, name: term.weight}
+    return found
 
 
 def _bound(steps: dict[str, dict[str, Any]], max_drop: float | None, time_budget: str | None) -> None:
@@ -167,7 +229,7 @@ def _in_steps(steps: list[Step], count: int) -> list[Step]:
             part["cumulative"] = True
     for part in parts[:-1]:
         part["allow_noop"] = True  # a step may round to none; the last must have removed something
-    first = [step for step in steps if step[0] in ("prune_channels", "reestimate_bn", "finetune")]
+    first = [step for step in steps if step[0] in ("prune_channels", "reestimate_bn", "finetune", "distill")]
     repeated = [(name, part if name == "prune_channels" else given) for part in parts for name, given in first]
     return repeated + [step for step in steps if step not in first]
 

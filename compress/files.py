@@ -6,6 +6,8 @@ from pathlib import Path
 
 from compress.errors import UserError
 
+CACHE = Path("~/.cache/compress-toolkit")  # what was downloaded or computed once; may be deleted at any time
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name in the same folder, then move: a killed process leaves the old file or the new one."""

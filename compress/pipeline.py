@@ -33,6 +33,8 @@ HOW_TO_GIVE = {
     "validate": "give Task(validate=...), or --data with training images",
 }
 
+CONTROL = "_control"  # behind the name of a pass in the row of its training without a teacher
+
 # Stage -> the stages that may stand anywhere before it. Recovery alternates with structure, and then with zeros, which
 # training holds; structure would move them. Nothing trains what is clustered, and integers are last.
 _FLOATS = {"structure", "sparsify", "recover"}
@@ -238,20 +240,43 @@ def run_pipeline(artifact: Artifact, passes: Sequence[Pass], plan: Plan) -> Arti
     """
     check(passes, artifact.task)
     for position, pass_ in enumerate([None, *passes]):
-        name = "baseline" if pass_ is None else pass_.name
-        folder = plan.folder / f"{position:02d}-{name}"
-        restored = plan.restore(artifact, folder)
-        if restored is not None:
-            artifact = restored
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        begun = time.perf_counter()
-        if pass_ is not None:
-            artifact = transformed(pass_, replace(artifact, progress=folder), plan.seed + position, plan.device)
-        seconds = time.perf_counter() - begun
-        options = {} if pass_ is None else options_of(pass_)
-        record = plan.meter.measure(name, artifact, folder / "model.onnx", options, seconds)
-        artifact = replace(artifact, history=(*artifact.history, record))
-        plan.keep(artifact, folder)
-        plan.on_stage(record)
+        controlled = getattr(pass_, "control", False) is True and hasattr(pass_, "without_teacher")
+        control = pass_.without_teacher() if controlled else None  # type: ignore[union-attr]
+        if control is not None:  # only its row stays
+            artifact = replace(artifact, history=_stage(artifact, control, position, plan, CONTROL).history)
+        artifact = _stage(artifact, pass_, position, plan)
+        if control is not None:
+            _check_equal(*artifact.history[-2:])
+    return artifact
+
+
+def _check_equal(control: Record, taught: Record) -> None:
+    """Raise PassError unless both trained for as many steps, on as many samples."""
+    (without, samples), (steps, seen) = (
+        (record.details["training"][-1]["steps"], record.details["training"][-1]["samples"]) for record in (control, taught)
+    )
+    if (without, samples) != (steps, seen):
+        raise PassError(
+            f"{taught.name} and its control cannot be compared: {steps} steps on {seen} samples, and {without} on {samples}; "
+            "Task.train must give the same number of batches on each call"
+        )
+
+
+def _stage(artifact: Artifact, pass_: Pass | None, position: int, plan: Plan, suffix: str = "") -> Artifact:
+    """The artefact after one pass, measured, kept and shown; or as it was kept before the run was interrupted."""
+    name = "baseline" if pass_ is None else pass_.name + suffix
+    folder = plan.folder / f"{position:02d}-{name}"
+    restored = plan.restore(artifact, folder)
+    if restored is not None:
+        return restored
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = time.perf_counter()
+    if pass_ is not None:
+        artifact = transformed(pass_, replace(artifact, progress=folder), plan.seed + position, plan.device)
+    seconds = time.perf_counter() - begun
+    options = {} if pass_ is None else options_of(pass_)
+    record = plan.meter.measure(name, artifact, folder / "model.onnx", options, seconds)
+    artifact = replace(artifact, history=(*artifact.history, record))
+    plan.keep(artifact, folder)
+    plan.on_stage(record)
     return artifact

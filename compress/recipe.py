@@ -56,7 +56,9 @@ class Recipe:
 
     def with_defaults(self, defaults: Mapping[str, Mapping[str, Any]]) -> "Recipe":
         """The recipe with a model's own defaults for options that were not given."""
-        return replace(self, passes=tuple((name, {**defaults.get(name, {}), **options}) for name, options in self.passes))
+        # What a model recovers with holds for both ways to recover.
+        given = {**defaults, "distill": {**defaults.get("finetune", {}), **defaults.get("distill", {})}}
+        return replace(self, passes=tuple((name, {**given.get(name, {}), **options}) for name, options in self.passes))
 
 
 def resolved(recipe: Recipe, passes: Sequence[Pass]) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def make_pass(name: str, options: Mapping[str, Any], where: str = "") -> Pass:
 def convert(value: Any, hint: Any, what: str) -> Any:
     """`value` as the type that an option is annotated with.
 
-    These are bool, int, float, str, Literal, tuple[str, ...], dict[str, float], dict[str, int], or any of them | None.
+    These are bool, int, float, str, Literal, tuple[str, ...], dict of str to float, int or str, or any of them | None.
 
     Raises:
         UserError: "`what` must be ..., got ...".
@@ -113,7 +115,7 @@ def convert(value: Any, hint: Any, what: str) -> Any:
                 return choice
         raise UserError(f"{what} must be one of {', '.join(map(str, arguments))}, got {value!r}")
     if origin is dict:
-        return _numbers(value, _SCALARS[arguments[1]], what)
+        return _texts(value, what) if arguments[1] is str else _numbers(value, _SCALARS[arguments[1]], what)
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
@@ -139,6 +141,17 @@ def _numbers(value: Any, kind: Callable[[Any], float], what: str) -> dict[str, f
         raise UserError(
             f"{what} must map texts to numbers, such as layer1.*={'4' if kind is _int else '0.3'}, got {value!r}"
         ) from None
+
+
+def _texts(value: Any, what: str) -> dict[str, str]:
+    """A mapping of texts to texts; as a flag `layer1=layer1,layer2=layer3`."""
+    found = value
+    if isinstance(value, str):
+        pairs = [pair.partition("=") for pair in value.split(",")]
+        found = {name.strip(): text.strip() for name, _, text in pairs}
+    if not isinstance(found, Mapping) or not all(isinstance(x, str) and x for pair in found.items() for x in pair):
+        raise UserError(f"{what} must map texts to texts, such as layer1=layer1,layer2=layer3, got {value!r}")
+    return dict(found)
 
 
 def _bool(value: Any) -> bool:

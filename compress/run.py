@@ -23,7 +23,7 @@ from compress.measure.environment import available_cores
 from compress.measure.latency import Latency, ratio_with_interval
 from compress.parity import check_parity
 from compress.passes.base import Pass
-from compress.pipeline import Meter, Plan, check, check_choice, latency_row, run_pipeline
+from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, run_pipeline
 from compress.quant.ptq import rounds_activations
 from compress.recipe import Recipe, resolved
 from compress.report import build_report, to_markdown
@@ -177,7 +177,7 @@ def _work(
 
 def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recipe, options: Options) -> dict[str, Any]:
     """Check and measure the last file against the first, and write everything that the folder keeps; the report last."""
-    stages = sorted(path for path in folder.stages.iterdir() if path.is_dir())
+    stages = sorted(path for path in folder.stages.iterdir() if path.is_dir() and not path.name.endswith(CONTROL))
     files = {BASELINE: stages[0] / "model.onnx", MODEL: stages[-1] / "model.onnx"}
     model, task = artifact.model, artifact.task
     kind = "int8" if rounds_activations(model) else "fp32"

@@ -9,11 +9,12 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
-    "errors tables progress outputs models quiet layers checkpoint",
+    "errors tables progress outputs models quiet layers",
     "losses intake files sparsity",
     "measure quant pruning clustering low_rank onnx_rewrites",
     "export store",
     "budgets gauge task training",
+    "distillation",
     "data guard parity slow_layers",
     "sources",
     "zoo artifact",

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from compress import files
 from compress.data.download import fetch
 from compress.data.fashion_mnist import FILES, read_folder
 from compress.data.images import ImageData
@@ -10,7 +11,7 @@ from compress.errors import UserError
 
 VARIABLE = "COMPRESS_FASHION_MNIST"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-CACHE = Path("~/.cache/compress-toolkit/fashion-mnist")
+CACHE = files.CACHE / "fashion-mnist"
 # Where the authors publish it; the MD5 sums on their page and these are of the same files. There is no https, but the sums
 # leave no room for other data. (The Debian package holds the same idx files, packed anew: its sums differ.)
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -17,6 +17,7 @@ BUILT_IN = {
     "prune_weights": ("compress.passes.prune_weights", "PruneWeights"),
     "reestimate_bn": ("compress.passes.reestimate_bn", "ReestimateBatchNorm"),
     "finetune": ("compress.passes.finetune", "Finetune"),
+    "distill": ("compress.passes.distill", "Distill"),
     "cluster": ("compress.passes.cluster", "Cluster"),
     "int8": ("compress.passes.int8", "Int8"),
     "int8_dynamic": ("compress.passes.int8_dynamic", "Int8Dynamic"),

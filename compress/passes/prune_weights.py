@@ -179,7 +179,7 @@ class PruneWeights:
         prunings: dict[int, float] = {}
 
         def thin(step: int, steps: int) -> bool:
-            if step == 0:
+            if not prunings:
                 prunings.update(plan(self.schedule, self.final, steps))
             if step not in prunings:
                 return False

@@ -8,19 +8,22 @@ import torch
 from torch import fx, nn
 
 from compress.artifact import Artifact
+from compress.distillation import Options, Teacher, objective
 from compress.errors import PassError, UserError
 from compress.outputs import fixed_batch, predictor
 from compress.passes.base import check_range
-from compress.passes.finetune import check_training, cross_entropy, towards
+from compress.passes.finetune import soft_labels
 from compress.passes.int8 import Int8
+from compress.passes.recovery import rows
 from compress.quant.ptq import quantizers_in
 from compress.quant.qat import finish, freeze_ranges_, move_, trainable_
 from compress.quiet import quiet
-from compress.training import FitResult, fit
+from compress.training import FitResult, Settings, fit
+from compress.training.settings import check
 
 
 @dataclass(frozen=True)
-class QAT(Int8):
+class QAT(Int8, Settings):
     """The pass `int8`, whose options it has, and training from there on; worth its time below 8 bits.
 
     Batch norm is folded before, so that what trains is what runs. Everything computes in float32. The epoch with the best
@@ -30,14 +33,11 @@ class QAT(Int8):
     Networks for Efficient Integer-Arithmetic-Only Inference", section 3.
 
     Args:
-        epochs: passes over the training data, at least 1.
-        lr: peak learning rate, above 0.
-        weight_decay: on weights of convolutions and linear layers, at least 0.
         learn_scales: whether the step sizes are trained; otherwise they stay as calibration chose them.
         freeze: share of the steps, at the end, in which the step sizes stand still; in [0, 1].
-        average: decay of the moving average of the weights that is kept, in [0, 1); 0 keeps the weights themselves.
-        clip_norm: the largest norm of a step's gradient, above 0.
         distill, temperature, alpha: as in the pass `finetune`.
+        epochs, lr, weight_decay, optimizer, schedule, accumulate, clip_norm, average, mixup, patience, retry, tensorboard: of
+            the training, see `compress.training.Settings`.
     """
 
     bias_correction: bool | None = False  # training does it
@@ -46,8 +46,8 @@ class QAT(Int8):
     weight_decay: float = 1e-4
     learn_scales: bool = True
     freeze: float = 0.2
-    average: float = 0.99
-    clip_norm: float = 1.0
+    average: float | None = 0.99
+    clip_norm: float | None = 1.0
     distill: bool = True
     temperature: float = 4.0
     alpha: float = 0.9
@@ -60,11 +60,10 @@ class QAT(Int8):
         if self.max_drop is not None:
             why = "qat trains until the rounding costs less, and keeps the best epoch"
             raise UserError(f"{self.name}: max_drop is an option of int8; {why}")
-        check_training(self.name, self.epochs, self.lr, self.weight_decay, self.temperature, self.alpha)
+        check(self, self.name)
         check_range(self.name, "freeze", self.freeze, 0, 1, open_ends=False)
-        check_range(self.name, "clip_norm", self.clip_norm, 0, float("inf"), open_ends=True)
-        if not 0 <= self.average < 1:
-            raise UserError(f"{self.name}: average must be in [0, 1), got {self.average:g}")
+        check_range(self.name, "temperature", self.temperature, 0, float("inf"), open_ends=True)
+        check_range(self.name, "alpha", self.alpha, 0, 1, open_ends=False)
 
     def apply(self, artifact: Artifact) -> nn.Module:
         device = next(artifact.model.parameters()).device
@@ -95,25 +94,29 @@ class QAT(Int8):
                 freeze_ranges_(network)
             return False
 
-        return fit(
-            network,
-            task.train,
-            towards(artifact.reference, device, self.temperature, self.alpha, autocast=False) if self.distill else cross_entropy,
-            epochs=self.epochs,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            what=self.name,
-            before_step=freeze,
-            autocast=False,
-            clip_norm=self.clip_norm,
-            average=self.average or None,
-            validate=(lambda model: validate(predictor(model))) if validate is not None else None,
-        )
+        weights = soft_labels(self.alpha if self.distill else 0.0)
+        teacher = Teacher(artifact.reference, device, autocast=False) if "kd" in weights else None
+        options = Options(self.temperature)
+        with objective(network, teacher, weights, task.example_inputs, options=options) as loss:
+            return fit(
+                network,
+                task.train,
+                loss,
+                self,
+                what=self.name,
+                before_step=freeze,
+                autocast=False,
+                validate=(lambda model: validate(predictor(model))) if validate is not None else None,
+                keep=artifact.progress,
+            )
 
     def _better(self, untrained: nn.Module, trained: nn.Module, done: FitResult, artifact: Artifact) -> nn.Module:
         """The trained network, or the one from before where that scores better; with a note."""
         losses = f"{done.steps} steps, mean loss of the first epoch {done.losses[0]:.4f}, of the last {done.losses[-1]:.4f}"
         artifact.notes.append(losses + (", distilled from the original" if self.distill else ""))
+        if done.stopped is not None:
+            artifact.notes.append(done.stopped)
+        artifact.details["training"] = rows(done)
         if done.best is None or artifact.task.validate is None:
             artifact.notes.append("no validation data: the last epoch is kept, unseen whether it is better than before training")
             return trained

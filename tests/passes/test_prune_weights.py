@@ -231,11 +231,11 @@ def test_deflated_bytes_are_those_of_one_stream_with_shared_weights_once() -> No
 def test_a_schedule_prunes_while_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
 
-    def spying(student: Tensor, teacher: Tensor, target: Tensor, **options: float) -> Tensor:
+    def spying(student: Tensor, teacher: Tensor, **options: float) -> Tensor:
         seen.append(round(float((artifact.model.body.weight == 0).float().mean()), 3))
         return (student - teacher).square().mean()
 
-    monkeypatch.setattr("compress.passes.finetune.distillation", spying)
+    monkeypatch.setattr("compress.losses.soft_targets", spying)
     artifact = replace(Artifact.start(tiny_model(), tiny_task()), model=tiny_model())
     PruneWeights(0.8, schedule="cubic", epochs=2).apply(artifact)
     # 8 steps, of which 6 prune: k / 6 of the way at the k-th.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.sparsity.masks import keep_zeros, mark_sparse_, sparse_weights
-from compress.training import fit
+from compress.training import Settings, fit
 
 
 class Net(nn.Module):
@@ -86,7 +86,7 @@ def test_zeros_stay_in_any_loop_with_momentum_and_decay(make: Callable[..., torc
 def test_fit_holds_them() -> None:
     model = Net()
     zeros = zeros_of(model)
-    fit(model, batches, lambda logits, _, y: F.cross_entropy(logits, y), epochs=3, lr=0.1, weight_decay=0.05)
+    fit(model, batches, lambda logits, _, y: F.cross_entropy(logits, y), Settings(epochs=3, lr=0.1, weight_decay=0.05))
     check(model, zeros)
 
 
@@ -102,7 +102,7 @@ def test_zeros_written_while_training_are_held_from_then_on() -> None:
                 model.second.weight[2] = 0
         return step == 7
 
-    fit(model, batches, lambda logits, _, y: F.cross_entropy(logits, y), epochs=3, lr=0.1, before_step=before_step)
+    fit(model, batches, lambda logits, _, y: F.cross_entropy(logits, y), Settings(epochs=3, lr=0.1), before_step=before_step)
     zeros["second.weight"][2] = True
     check(model, zeros)
     assert seen == [(step, 18) for step in range(18)]

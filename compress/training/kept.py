@@ -1,6 +1,7 @@
-"""The weights that a training run ends with: averaged over the steps, and of the best epoch."""
+"""The weights that a training ends with: averaged over the steps, and of the best epoch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,53 +42,69 @@ class Average:
             value.copy_(kept)
 
 
-class Checkpoint:
-    """What a training run ends with. Without decay and score it is the model as the last step left it.
+class Kept:
+    """What a training ends with. Without decay and score it is the model as the last step left it.
 
     Args:
         average: the decay of an `Average` to end with; None for the weights themselves.
         score: of the model in eval mode, larger is better, asked for after each epoch; the best epoch is kept.
 
     Attributes:
-        scores: one for each epoch.
+        since_best: epochs since the best score.
     """
 
     def __init__(self, model: nn.Module, average: float | None, score: Callable[[nn.Module], float] | None) -> None:
         self.model = model
         self.average = Average(model, average) if average is not None else None
         self.score = score
-        self.scores: list[float] = []
         self.best: dict[str, Tensor] = {}
-        self._best_score = float("-inf")
+        self.best_score = float("-inf")
+        self.since_best = 0
 
     def after_step(self) -> None:
         """Bring the average up to date."""
         if self.average is not None:
             self.average.update_()
 
-    def after_epoch(self, write_zeros: Callable[[], None]) -> None:
-        """Score what the run would end with now; training goes on with the weights as they are.
+    def after_epoch(self, write_zeros: Callable[[], None]) -> float | None:
+        """The score of what the training would end with now; it goes on with the weights as they are.
 
         Args:
             write_zeros: sets held zeros in the model, which an average from before they came lacks.
         """
         if self.score is None:
-            return
+            return None
         self._swap(write_zeros)
-        self.scores.append(self.score(self.model.eval()))
-        if self.scores[-1] >= self._best_score:  # never so for NaN
-            self._best_score = self.scores[-1]
+        score = self.score(self.model.eval())
+        self.since_best += 1
+        if score >= self.best_score:  # never so for NaN
+            self.best_score, self.since_best = score, 0
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._swap(lambda: None)
         self.model.train()
+        return score
 
     def finish_(self, write_zeros: Callable[[], None]) -> None:
-        """Leave the model as the run ends, in eval mode."""
+        """Leave the model as the training ends, in eval mode."""
         if self.best:
             self.model.load_state_dict(self.best)
         else:
             self._swap(write_zeros)
         self.model.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as plain data and tensors."""
+        average = {"values": self.average.values, "steps": self.average.steps} if self.average is not None else None
+        return {"best": self.best, "best_score": self.best_score, "since_best": self.since_best, "average": average}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`."""
+        self.best, self.best_score, self.since_best = state["best"], state["best_score"], state["since_best"]
+        if self.average is not None:
+            self.average.steps = state["average"]["steps"]
+            for value, saved in zip(self.average.values, state["average"]["values"], strict=True):
+                value.copy_(saved)
 
     def _swap(self, then: Callable[[], None]) -> None:
         if self.average is not None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.checkpoint import Average, Checkpoint
+from compress.training.kept import Average, Kept
 
 
 def net(value: float = 0.0) -> nn.Module:
@@ -34,30 +34,30 @@ def test_the_average_follows_fast_and_then_with_its_decay() -> None:
     assert len(average.values) == 1  # nothing for what does not train
 
 
-def run(model: nn.Module, scores: list[float] | None, decay: float | None = None) -> Checkpoint:
+def run(model: nn.Module, scores: list[float] | None, decay: float | None = None) -> Kept:
     """Epochs whose one step each sets the weight to 1, 2, 3, ..."""
     given = iter(scores or [])
-    checkpoint = Checkpoint(model, decay, (lambda model: next(given)) if scores is not None else None)
+    kept = Kept(model, decay, (lambda model: next(given)) if scores is not None else None)
     for epoch in range(1, len(scores or [0, 0, 0]) + 1):
         put(model, epoch)
-        checkpoint.after_step()
-        checkpoint.after_epoch(lambda: None)
+        kept.after_step()
+        assert kept.after_epoch(lambda: None) == (scores[epoch - 1] if scores else None)
         assert model.weight.item() == epoch  # training goes on where it was
-    checkpoint.finish_(lambda: None)
-    return checkpoint
+    kept.finish_(lambda: None)
+    return kept
 
 
 @pytest.mark.parametrize(("scores", "best"), [([0.1, 0.9, 0.3], 2), ([0.9, 0.1, 0.3], 1), ([0.5, 0.9, 0.9], 3)])
 def test_the_best_epoch_is_kept_and_the_last_of_equals(scores: list[float], best: int) -> None:
     model = net()
-    assert run(model, scores).scores == scores
+    assert run(model, scores).since_best == len(scores) - best
     assert model.weight.item() == best
     assert not model.training
 
 
 def test_without_scores_the_last_step_is_kept() -> None:
     model = net()
-    assert run(model, None).scores == []
+    assert run(model, None).best == {}
     assert model.weight.item() == 3
 
 
@@ -69,14 +69,14 @@ def test_what_is_scored_and_kept_is_the_average_in_eval_mode() -> None:
         seen.append(model.weight.item())
         return -len(seen)  # the first is best
 
-    checkpoint = Checkpoint(model, 0.9, score)
+    kept = Kept(model, 0.9, score)
     for value in (11.0, 100.0):
         model.train()
         put(model, value)
-        checkpoint.after_step()
-        checkpoint.after_epoch(lambda: None)
+        kept.after_step()
+        kept.after_epoch(lambda: None)
         assert model.training
-    checkpoint.finish_(lambda: None)
+    kept.finish_(lambda: None)
     first = 9 / 11 * 11  # from 0, with a decay of 2 / 11
     assert seen == pytest.approx([first, 3 / 12 * first + 9 / 12 * 100])
     assert model.weight.item() == pytest.approx(first)
@@ -93,11 +93,11 @@ def test_zeros_that_came_during_training_are_in_the_average_too() -> None:
         return 0.0
 
     for asked in (score, None):
-        checkpoint = Checkpoint(model, 0.5, asked)
+        kept = Kept(model, 0.5, asked)
         put(model, 3.0)
-        checkpoint.after_step()
-        checkpoint.after_epoch(zero)
-        checkpoint.finish_(zero)
+        kept.after_step()
+        kept.after_epoch(zero)
+        kept.finish_(zero)
         assert model.weight.item() == 0.0
     assert seen == [0.0]
 
@@ -105,9 +105,9 @@ def test_zeros_that_came_during_training_are_in_the_average_too() -> None:
 def test_buffers_are_kept_with_the_best_epoch() -> None:
     model = nn.BatchNorm1d(1)
     scores = iter([1.0, 0.0])
-    checkpoint = Checkpoint(model, None, lambda model: next(scores))
+    kept = Kept(model, None, lambda model: next(scores))
     for _ in range(2):
         model(Tensor([[1.0], [2.0]]))
-        checkpoint.after_epoch(lambda: None)
-    checkpoint.finish_(lambda: None)
+        kept.after_epoch(lambda: None)
+    kept.finish_(lambda: None)
     assert model.num_batches_tracked.item() == 1

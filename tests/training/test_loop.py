@@ -1,5 +1,6 @@
 """The training loop on a toy problem, and batch norm statistics against averages computed by hand."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from compress.errors import PassError, UserError
 from compress.progress import watch
-from compress.training import count_batches, fit, reestimate_batch_norm
+from compress.training import Epoch, Loss, Settings, fit, reestimate_batch_norm
+from compress.training.loop import count_batches
 
 
 def separable() -> list[tuple[Tensor, Tensor]]:
@@ -29,9 +31,13 @@ def cross_entropy(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) ->
     return F.cross_entropy(logits, target)
 
 
+def clones(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
 def test_the_loss_falls_and_the_classes_are_learned() -> None:
     model = net()
-    done = fit(model, separable, cross_entropy, epochs=8, lr=0.1)
+    done = fit(model, separable, cross_entropy, Settings(epochs=8, lr=0.1))
     assert len(done.losses) == 8
     assert done.losses[-1] < 0.3 * done.losses[0]
     assert not model.training
@@ -40,7 +46,7 @@ def test_the_loss_falls_and_the_classes_are_learned() -> None:
 
 
 def test_steps_and_samples_are_counted() -> None:
-    done = fit(net(), separable, cross_entropy, epochs=3, lr=0.1)
+    done = fit(net(), separable, cross_entropy, Settings(epochs=3, lr=0.1))
     assert (done.steps, done.samples) == (3 * 6, 3 * 84)
     assert done.precision in ("float32", "bfloat16")
     assert done.seconds > 0
@@ -54,10 +60,13 @@ def test_the_reported_losses_are_the_means_of_the_steps() -> None:
         seen.append(value.item())
         return value
 
-    epochs: list[tuple[int, float]] = []
-    done = fit(net(), separable, spying, epochs=2, lr=0.1, after_epoch=lambda epoch, mean: epochs.append((epoch, mean)))
+    epochs: list[Epoch] = []
+    done = fit(net(), separable, spying, Settings(epochs=2, lr=0.1), after_epoch=epochs.append)
     assert done.losses == pytest.approx([sum(seen[:6]) / 6, sum(seen[6:]) / 6])
-    assert epochs == [(1, done.losses[0]), (2, done.losses[1])]
+    assert [(epoch.number, epoch.steps, epoch.samples, epoch.loss) for epoch in epochs] == [
+        (1, 6, 84, done.losses[0]),
+        (2, 12, 168, done.losses[1]),
+    ]
 
 
 def test_the_loss_sees_logits_in_float32_inputs_and_target() -> None:
@@ -67,7 +76,7 @@ def test_the_loss_sees_logits_in_float32_inputs_and_target() -> None:
         kinds.add((logits.dtype, len(inputs), inputs[0].shape[1:], target.dtype))
         return F.cross_entropy(logits, target)
 
-    fit(net(), separable, spying, epochs=1, lr=0.1)
+    fit(net(), separable, spying, Settings(epochs=1, lr=0.1))
     assert kinds == {(torch.float32, 1, (2,), torch.int64)}
 
 
@@ -79,7 +88,7 @@ def test_equal_seeds_give_equal_weights() -> None:
     def trained(seed: int) -> dict[str, Tensor]:
         model = net()
         torch.manual_seed(seed)
-        fit(model, shuffled, cross_entropy, epochs=2, lr=0.1)
+        fit(model, shuffled, cross_entropy, Settings(epochs=2, lr=0.1))
         return model.state_dict()
 
     first, second, other = trained(3), trained(3), trained(4)
@@ -93,7 +102,7 @@ def test_frozen_parameters_stay_and_biases_are_not_decayed() -> None:
     frozen = model[0].weight.clone()
     # With a loss that has no slope, nothing but decay moves a parameter.
     before = {name: p.clone() for name, p in model.named_parameters()}
-    fit(model, separable, lambda logits, inputs, target: 0 * logits.sum(), epochs=1, lr=0.1, weight_decay=0.1)
+    fit(model, separable, lambda logits, inputs, target: 0 * logits.sum(), Settings(epochs=1, lr=0.1, weight_decay=0.1))
     assert torch.equal(model[0].weight, frozen)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"3.weight"}
@@ -109,7 +118,7 @@ def test_the_schedule_peaks_at_the_given_rate(monkeypatch: pytest.MonkeyPatch) -
         return step(self, closure)
 
     monkeypatch.setattr(torch.optim.SGD, "step", spying)
-    fit(net(), separable, cross_entropy, epochs=10, lr=0.2)
+    fit(net(), separable, cross_entropy, Settings(epochs=10, lr=0.2))
     assert len(rates) == 60
     highest = max(range(60), key=lambda index: rates[index][0])
     assert rates[highest] == pytest.approx((0.2, 0.85))
@@ -118,19 +127,44 @@ def test_the_schedule_peaks_at_the_given_rate(monkeypatch: pytest.MonkeyPatch) -
     assert rates[-1] == pytest.approx((0.2 / 25 / 1e4, 0.95))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_the_training(bad: float) -> None:
-    model = net()
+def breaking(bad: float, at: int) -> Loss:
+    """Cross entropy that is multiplied by `bad` on its `at`-th call, counted from 1."""
+    calls = itertools.count(1)
+    return lambda logits, inputs, target: F.cross_entropy(logits, target) * (bad if next(calls) == at else 1)
 
-    def breaks(logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        breaks.steps += 1
-        return F.cross_entropy(logits, target) * (bad if breaks.steps == 8 else 1)
 
-    breaks.steps = 0
+@pytest.mark.parametrize(("bad", "shown"), [(math.nan, "nan"), (math.inf, "inf"), (1e6, "3.702e+05")])
+def test_a_loss_that_diverges_ends_the_training_with_the_weights_of_the_last_good_epoch(bad: float, shown: str) -> None:
+    model, good = net(), net()
+    ends: list[dict[str, Tensor]] = []
+    fit(good, separable, cross_entropy, Settings(epochs=3, lr=0.1), after_epoch=lambda epoch: ends.append(clones(good)))
+    done = fit(model, separable, breaking(bad, 15), Settings(epochs=3, lr=0.1))
+    assert done.stopped is not None
+    assert done.stopped.startswith(f"the loss became {shown}")
+    assert done.stopped.endswith("in epoch 3 of 3, at step 15, batch 3; the weights are those after epoch 2")
+    assert len(done.epochs) == 2
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+
+
+def test_divergence_in_the_first_epoch_is_an_error() -> None:
     with pytest.raises(PassError) as error:
-        fit(model, separable, breaks, epochs=3, lr=0.1)
-    # The weights are spoilt from that step on, and with them every loss that follows.
-    assert str(error.value) == "the loss became nan in epoch 2 of 3, at step 12 or before; try a lower lr than 0.1"
+        fit(net(), separable, breaking(math.nan, 4), Settings(epochs=3, lr=0.1))
+    assert str(error.value) == "the loss became nan in epoch 1 of 3, at step 4, batch 4; try a lower lr than 0.1, or retry"
+
+
+def test_a_retry_begins_again_at_a_tenth_of_the_rate() -> None:
+    model, expected = net(), net()
+    done = fit(model, separable, breaking(math.nan, 8), Settings(epochs=2, lr=0.1, retry=True))
+    fit(expected, separable, cross_entropy, Settings(epochs=2, lr=0.01))
+    assert (done.restarts, done.stopped, len(done.epochs)) == (1, None, 2)
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_second_divergence_is_final() -> None:
+    with pytest.raises(PassError) as error:
+        fit(net(), separable, lambda logits, inputs, target: logits.sum() * math.nan, Settings(epochs=2, lr=0.1, retry=True))
+    assert str(error.value) == "the loss became nan in epoch 1 of 2, at step 1, batch 1; try a lower lr than 0.01"
 
 
 def test_gradients_are_scaled_down_to_the_largest_norm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +178,7 @@ def test_gradients_are_scaled_down_to_the_largest_norm(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch.optim.SGD, "step", spying)
     for clip_norm in (None, 0.1):
-        fit(net(), separable, cross_entropy, epochs=1, lr=1e-6, clip_norm=clip_norm)
+        fit(net(), separable, cross_entropy, Settings(epochs=1, lr=1e-6, clip_norm=clip_norm))
     assert min(norms[:6]) > 0.1
     assert norms[6:] == pytest.approx([0.1] * 6, rel=1e-3)
 
@@ -157,13 +191,13 @@ def test_the_model_ends_as_its_average_after_the_best_epoch() -> None:
         return next(scores)
 
     plain, model = net(), net()
-    fit(plain, separable, cross_entropy, epochs=2, lr=0.1)
-    done = fit(model, separable, cross_entropy, epochs=3, lr=0.1, average=0.9, validate=validate)
+    fit(plain, separable, cross_entropy, Settings(epochs=2, lr=0.1))
+    done = fit(model, separable, cross_entropy, Settings(epochs=3, lr=0.1, average=0.9), validate=validate)
     assert (done.scores, done.best) == ((0.2, 0.7, 0.4), 2)
     assert all(torch.equal(tensor, seen[1][name]) for name, tensor in model.state_dict().items())
     assert not torch.equal(model[0].weight, plain[0].weight)
     assert not model.training
-    assert fit(net(), separable, cross_entropy, epochs=1, lr=0.1).best is None
+    assert fit(net(), separable, cross_entropy, Settings(epochs=1, lr=0.1)).best is None
 
 
 def test_an_average_ends_the_training_and_does_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,11 +210,11 @@ def test_an_average_ends_the_training_and_does_not_change_it(monkeypatch: pytest
         return done
 
     monkeypatch.setattr(torch.optim.SGD, "step", spying)
-    one = fit(plain, separable, cross_entropy, epochs=3, lr=0.1)
+    one = fit(plain, separable, cross_entropy, Settings(epochs=3, lr=0.1))
     for number, weight in enumerate(seen, 1):
         decay = min(0.5, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * weight
-    other = fit(model, separable, cross_entropy, epochs=3, lr=0.1, average=0.5)
+    other = fit(model, separable, cross_entropy, Settings(epochs=3, lr=0.1, average=0.5))
     assert one.losses == other.losses
     assert torch.allclose(model[0].weight, expected, atol=1e-6)
     assert not torch.allclose(model[0].weight, plain[0].weight, atol=1e-6)
@@ -194,20 +228,20 @@ def test_autocast_can_be_left_out() -> None:
             kinds.add(super().forward(x).dtype)
             return super().forward(x)
 
-    done = fit(Spy(2, 2), separable, cross_entropy, epochs=1, lr=0.1, autocast=False)
+    done = fit(Spy(2, 2), separable, cross_entropy, Settings(epochs=1, lr=0.1), autocast=False)
     assert (kinds, done.precision) == ({torch.float32}, "float32")
 
 
 def test_no_training_data_is_told() -> None:
     with pytest.raises(UserError) as error:
-        fit(net(), lambda: [], cross_entropy, epochs=3, lr=0.1, what="finetune")
+        fit(net(), lambda: [], cross_entropy, Settings(epochs=3, lr=0.1), what="finetune")
     assert str(error.value) == "finetune: the training data are empty"
 
 
 def test_progress_is_reported_at_each_step() -> None:
     seen: list[tuple[str, int, int | None, str]] = []
     with watch(lambda *step: seen.append(step)):
-        fit(net(), separable, cross_entropy, epochs=2, lr=0.1, what="finetune")
+        fit(net(), separable, cross_entropy, Settings(epochs=2, lr=0.1), what="finetune")
     assert [(what, done, total) for what, done, total, _ in seen] == [("finetune", step, 12) for step in range(1, 13)]
 
 
@@ -215,7 +249,7 @@ def test_images_are_trained_in_any_layout() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     batches = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))]
-    assert fit(model, lambda: batches, cross_entropy, epochs=1, lr=0.01).steps == 1
+    assert fit(model, lambda: batches, cross_entropy, Settings(epochs=1, lr=0.01)).steps == 1
 
 
 def test_batches_are_counted_with_and_without_a_length() -> None:
