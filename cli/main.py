@@ -8,19 +8,23 @@ from typing import Any
 import click
 
 RUNTIME_NAMES = "ort-cpu, ort-cuda, openvino, torch-cpu, torch-cuda"
+# Checked by nobody here: it says to the shell what to complete.
+PATH = click.Path(readable=False)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def _version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
-        from importlib.metadata import version
+        from cli.doctor import version_lines
 
-        click.echo(f"compress-toolkit {version('compress-toolkit')}")
+        click.echo("\n".join(version_lines()))
         context.exit()
 
 
 @click.group(context_settings=CONTEXT)
-@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the versions that matter."
+)
 def cli() -> None:
     """Compress PyTorch models: prune, recover, quantize, export to ONNX, and measure what was written.
 
@@ -34,7 +38,7 @@ def pruning_flags(command: Any) -> Any:
         [
             click.option("--prune", type=float, metavar="RATIO", help="Remove this share of the channels, in (0, 1)."),
             click.option("--prune-target", metavar="COST=VALUE", help="Prune to macs=0.5, params=0.5, size=5MB, latency=3ms."),
-            click.option("--prune-plan", metavar="FILE", help="Prune by a YAML file: layer pattern to ratio."),
+            click.option("--prune-plan", type=PATH, metavar="FILE", help="Prune by a YAML file: layer pattern to ratio."),
         ]
     ):
         command = flag(command)
@@ -42,7 +46,7 @@ def pruning_flags(command: Any) -> Any:
 
 
 @cli.command()
-@click.argument("model", required=False)
+@click.argument("model", type=PATH, required=False)
 @pruning_flags
 @click.option("--prune-steps", type=click.IntRange(1), metavar="N", help="Prune in N steps with recovery between them.")
 @click.option("--int8", is_flag=True, help="Quantize weights and activations to 8-bit integers.")
@@ -59,10 +63,12 @@ def pruning_flags(command: Any) -> Any:
 @click.option("--control", is_flag=True, help="Also train without the teacher, and show it beside.")
 @click.option("--retry", is_flag=True, help="Train once again at a tenth of the rate where the loss diverges.")
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Add a pass, or set an option of one; repeatable.")
-@click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
-@click.option("--data", metavar="DATA", help="Data set: a name, imagefolder:DIR, npz:FILE, jsonl:FILE, or FILE.py:FUNCTION.")
-@click.option("--recipe", metavar="FILE", help="Take model, data and passes from a YAML file.")
-@click.option("--out", metavar="DIR", help="Folder of the run (default: runs/MODEL-TIMESTAMP).")
+@click.option("--weights", type=PATH, metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
+@click.option(
+    "--data", type=PATH, metavar="DATA", help="Data set: a name, imagefolder:DIR, npz:FILE, jsonl:FILE, or FILE.py:FUNCTION."
+)
+@click.option("--recipe", type=PATH, metavar="FILE", help="Take model, data and passes from a YAML file.")
+@click.option("--out", type=PATH, metavar="DIR", help="Folder of the run (default: runs/MODEL-TIMESTAMP).")
 @click.option("--force", is_flag=True, help="Replace a run that is in the folder.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it was interrupted.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice (default: 0).")
@@ -100,15 +106,17 @@ def run(
 
 
 @cli.command("plan")
-@click.argument("model")
+@click.argument("model", type=PATH)
 @pruning_flags
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Set an option of prune_channels; repeatable.")
-@click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
-@click.option("--data", metavar="DATA", help="Data set, where the criterion measures on data.")
+@click.option("--weights", type=PATH, metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
+@click.option("--data", type=PATH, metavar="DATA", help="Data set, where the criterion measures on data.")
 @click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice (default: 0).")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Threads of a timed runtime.")
-@click.option("--save", metavar="FILE", help="Write the ratio of each group as a plan for --prune-plan, which repeats it.")
+@click.option(
+    "--save", type=PATH, metavar="FILE", help="Write the ratio of each group as a plan for --prune-plan, which repeats it."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def plan_(
@@ -139,7 +147,7 @@ def plan_(
 
 
 @cli.command("sensitivity")
-@click.argument("model")
+@click.argument("model", type=PATH)
 @click.option("--ratios", default="0.25,0.5,0.75", show_default=True, metavar="R,R,...", help="Shares of one group to remove.")
 @click.option("--int8", is_flag=True, help="Also quantize one layer at a time.")
 @click.option(
@@ -150,12 +158,12 @@ def plan_(
     metavar="POINTS",
     help="Drop that a suggested ratio may cost.",
 )
-@click.option("--save", metavar="FILE", help="Write the suggested ratios as a plan for --prune-plan.")
-@click.option("--save-rows", metavar="FILE", help="Write each row as a line of JSON as soon as it is measured.")
-@click.option("--plot", metavar="FILE", help="Draw it, into a .png, .svg or .pdf file.")
+@click.option("--save", type=PATH, metavar="FILE", help="Write the suggested ratios as a plan for --prune-plan.")
+@click.option("--save-rows", type=PATH, metavar="FILE", help="Write each row as a line of JSON as soon as it is measured.")
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw it, into a .png, .svg or .pdf file.")
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Set an option of prune_channels; repeatable.")
-@click.option("--weights", metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
-@click.option("--data", metavar="DATA", help="Data set, as for compress run.")
+@click.option("--weights", type=PATH, metavar="FILE", help="Weights to start from: safetensors, or a state dict.")
+@click.option("--data", type=PATH, metavar="DATA", help="Data set, as for compress run.")
 @click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
 @click.option("--limit-eval", type=click.IntRange(1), metavar="N", help="Use only N test samples.")
 @click.option(
@@ -228,7 +236,7 @@ def default_folder(model: str | None) -> Path:
 
 
 @cli.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE.onnx|DIR ...")
+@click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE.onnx|DIR ...")
 @click.option("--runtime", default="ort-cpu", show_default=True, metavar="NAME", help=f"One of {RUNTIME_NAMES}.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples per call.")
 @click.option("--input-size", metavar="HxW", help="Height and width in pixels, for files that leave them open.")
@@ -260,8 +268,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 @cli.command("eval")
-@click.argument("path", metavar="FILE.onnx|DIR")
-@click.option("--data", required=True, metavar="DATA", help="Data set, as for compress run.")
+@click.argument("path", type=PATH, metavar="FILE.onnx|DIR")
+@click.option("--data", required=True, type=PATH, metavar="DATA", help="Data set, as for compress run.")
 @click.option("--model", metavar="MODEL", help="For a file without a manifest: a MODEL with the same preprocessing.")
 @click.option("--limit-eval", type=click.IntRange(1), metavar="N", help="Use only N test samples.")
 @click.option("--runtime", default="ort-cpu", show_default=True, metavar="NAME", help="ort-cpu, ort-cuda or openvino.")
@@ -281,10 +289,12 @@ def evaluate(
 
 
 @cli.command("inspect")
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--order", type=click.Choice(["network", "worst"]), default="network", show_default=True, help="Of the rows.")
-@click.option("--plot", metavar="FILE", help="Draw it, into a .png, .svg or .pdf file.")
-@click.option("--data", metavar="DATA", help="Data set to calibrate on, as for compress run (default: that of the run).")
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw it, into a .png, .svg or .pdf file.")
+@click.option(
+    "--data", type=PATH, metavar="DATA", help="Data set to calibrate on, as for compress run (default: that of the run)."
+)
 @click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -314,12 +324,12 @@ def inspect_(
 
 
 @cli.command("compare")
-@click.argument("folders", nargs=-1, required=True, metavar="DIR ...")
+@click.argument("folders", type=PATH, nargs=-1, required=True, metavar="DIR ...")
 @click.option("--stages", is_flag=True, help="A row for each stage, not only for the last.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "md", "csv", "html", "latex", "json"]), default="table", show_default=True
 )
-@click.option("--plot", metavar="FILE", help="Draw accuracy against latency, into a .png, .svg or .pdf file.")
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw accuracy against latency, into a .png, .svg or .pdf file.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def compare_(folders: tuple[str, ...], stages: bool, form: str, plot: str | None, debug: bool) -> None:
     """Put the runs in these folders side by side: accuracy, latency and size, after the network that they started from.
@@ -391,6 +401,15 @@ def passes_show(name: str) -> None:
     from compress.passes import find
 
     show.pass_details(find(name))
+
+
+@cli.command("doctor")
+@click.pass_context
+def doctor_(context: click.Context) -> None:
+    """Say what is installed here and works, and the line that installs what is missing."""
+    from cli.doctor import doctor
+
+    context.exit(0 if doctor() else 1)
 
 
 def main(arguments: list[str] | None = None) -> None:
