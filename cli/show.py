@@ -15,11 +15,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from compress.artifact import Record, record_to_dict
-from compress.planning import GroupPlan, PruningPlan
+from compress.planning import PruningPlan
 from compress.progress import watch
 from compress.report.markdown import BENCHMARK_COLUMNS, benchmark_row
-from compress.report.text import COLUMNS, float_layers, guard_lines, headline, row
-from compress.sensitivity import Effect, Sensitivity
+from compress.report.text import COLUMNS, float_layers, guard_lines, headline, row, stage_table
+from compress.sensitivity import Sensitivity
 
 # A bar for less than this would only flicker.
 SECONDS_BEFORE_BAR = 1.0
@@ -66,9 +66,7 @@ class Screen:
             print_json(report)
             return
         self.console.print()
-        self.console.print(
-            make_table((*COLUMNS, "faster", "smaller"), [_with_ratios(report, stage) for stage in report["stages"]])
-        )
+        self.console.print(make_table(*stage_table(report)))
         for line in [*guard_lines(report), *float_layers(report)]:
             self.console.print(line, markup=False)
         for line in headline(report):
@@ -81,42 +79,21 @@ class Screen:
         if self.as_json:
             print_json(plan.to_dict())
             return
-        header = ("group", "channels", "kept", "layers", "MMACs", "")
-        table = make_table(header, [_group_row(group) for group in plan.groups])
-        table.columns[-1].justify = "left"
-        self.console.print(table)
-        for name, (before, after) in (("params", plan.params), ("MACs", plan.macs), ("bytes", plan.size_bytes)):
-            if before is None or after is None:
-                self.console.print(f"{name}: unknown, the model cannot be exported to ONNX")
-                continue
-            share = f"{after / before:.3f}" if before else "-"
-            self.console.print(f"{name}: {before:,} -> {after:,} ({share})", markup=False)
-        self.console.print(f"protected: {100 * plan.protected_macs:.1f} % of the MACs are in layers of which nothing can be cut")
-        for note in plan.notes:
-            if not note.startswith("protected"):  # the table has these
-                self.note(note)
+        self._table_and_lines(*plan.cells(), plan.lines())
 
     def sensitivity(self, found: Sensitivity) -> None:
         """One line per change, with a bar for the drop."""
         if self.as_json:
             print_json(found.to_dict())
             return
-        most = max([abs(effect.drop) for effect in found.effects if effect.drop is not None], default=0) or 1
-        rows = [_effect_row(effect, most) for effect in found.effects]
-        table = make_table(("group", "change", "accuracy %", "drop", "ms p50", "saved ms", "params M", ""), rows)
+        self._table_and_lines(*found.cells(), found.lines())
+
+    def _table_and_lines(self, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], lines: Sequence[str]) -> None:
+        table = make_table(header, rows)
         table.columns[-1].justify = "left"
         self.console.print(table)
-        score = "not scored" if found.score is None else f"{100 * found.score:.2f} % on {found.selected_on} data"
-        self.console.print(f"original: {score}, {found.latency_ms:.3f} ms, {found.params / 1e6:.3f} M parameters", markup=False)
-        if found.protected:
-            self.console.print(
-                "protected: " + "; ".join(f"{name} ({why})" for name, why in found.protected.items()), markup=False
-            )
-        for change, why in found.failed.items():
-            self.note(f"{change} failed: {why}")
-        chosen = {name: round(ratio, 3) for name, ratio in found.suggested.items() if ratio}
-        bound = f"at most {100 * found.within:g} points each"
-        self.console.print(f"suggested ({bound}): {chosen or 'none'}", markup=False)
+        for line in lines:
+            self.console.print(line, markup=False)
 
     def bench(self, result: dict[str, Any]) -> None:
         if self.as_json:
@@ -186,33 +163,9 @@ def make_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Tabl
     return table
 
 
-def _with_ratios(report: dict[str, Any], stage: dict[str, Any]) -> tuple[str, ...]:
-    """A row with how much faster and smaller than the baseline, from the columns beside it."""
-    first = report["stages"][0]
-    faster = first["latency_ms"]["p50"] / stage["latency_ms"]["p50"]
-    return (*row(stage), f"{faster:.2f}x", f"{first['size_bytes'] / stage['size_bytes']:.2f}x")
-
-
 def _bench_row(entry: dict[str, Any]) -> tuple[str, ...]:
     size = "-" if entry["size_bytes"] is None else f"{entry['size_bytes'] / 1e6:.2f}"
     return (*benchmark_row(entry), size)
-
-
-def _group_row(group: GroupPlan) -> tuple[str, ...]:
-    size = f"{group.units}" if group.width == 1 else f"{group.units} x {group.width}"
-    reason = "" if group.reason is None else f"protected: {group.reason}"
-    return (group.name, size, str(group.kept), str(len(group.layers)), f"{group.macs / 1e6:.2f}", reason)
-
-
-BAR = 20
-
-
-def _effect_row(effect: Effect, most: float) -> tuple[str, ...]:
-    scored = effect.score is not None and effect.drop is not None
-    score, drop = (f"{100 * effect.score:.2f}", f"{100 * effect.drop:.2f}") if scored else ("-", "-")  # type: ignore[operator]
-    bar = "#" * round(BAR * max(effect.drop or 0, 0) / most)
-    numbers = (f"{effect.latency_ms:.3f}", f"{effect.saved_ms:.3f}", f"{effect.params / 1e6:.3f}")
-    return (effect.name, effect.change, score, drop, *numbers, bar)
 
 
 def print_json(value: Any) -> None:

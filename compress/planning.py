@@ -16,6 +16,7 @@ from compress.passes.prune_channels import PruneChannels
 from compress.pipeline import check, seed_everything
 from compress.pruning.channels import Cut, changed_widths, widths
 from compress.pruning.groups import Group, plan_names
+from compress.tables import html_block
 from compress.task import Task
 
 
@@ -66,6 +67,26 @@ class PruningPlan:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `--json` prints it."""
         return asdict(self)
+
+    def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header, and a row of texts for each group; the first and the last column hold words."""
+        return ("group", "channels", "kept", "layers", "MMACs", ""), [_cells(group) for group in self.groups]
+
+    def lines(self) -> list[str]:
+        """What it comes to, a line each; what is noted of single groups is in the table."""
+        lines = []
+        for name, (before, after) in (("params", self.params), ("MACs", self.macs), ("bytes", self.size_bytes)):
+            if before is None or after is None:
+                lines.append(f"{name}: unknown, the model cannot be exported to ONNX")
+                continue
+            share = f"{after / before:.3f}" if before else "-"
+            lines.append(f"{name}: {before:,} -> {after:,} ({share})")
+        lines.append(f"protected: {100 * self.protected_macs:.1f} % of the MACs are in layers of which nothing can be cut")
+        return lines + [f"note: {note}" for note in self.notes if not note.startswith("protected")]
+
+    def _repr_html_(self) -> str:
+        header, rows = self.cells()
+        return html_block(header, rows, self.lines(), left=(0, len(header) - 1))
 
 
 def plan(model: nn.Module, task: Task, pruning: PruneChannels | None = None, *, seed: int = 0) -> PruningPlan:
@@ -125,6 +146,12 @@ def _rows(groups: list[Group], cuts: list[Cut], layers: dict[str, int]) -> list[
         macs = sum(layers.get(layer, 0) for layer in touched)
         rows.append(GroupPlan(group.id, group.units, kept, group.width, tuple(group.layers), macs, group.fixed))
     return rows
+
+
+def _cells(group: GroupPlan) -> tuple[str, ...]:
+    size = f"{group.units}" if group.width == 1 else f"{group.units} x {group.width}"
+    reason = "" if group.reason is None else f"protected: {group.reason}"
+    return (group.name, size, str(group.kept), str(len(group.layers)), f"{group.macs / 1e6:.2f}", reason)
 
 
 def protected_macs(groups: list[Group], layers: dict[str, int]) -> float:

@@ -28,8 +28,10 @@ from compress.quant.ptq import rounds_activations
 from compress.recipe import Recipe, resolved
 from compress.report import build_report, to_markdown
 from compress.report.json_text import dumps
+from compress.report.text import guard_lines, headline, stage_table
 from compress.sources.source import Source
 from compress.store import load_model, read_manifest, save_model
+from compress.tables import html_block
 from compress.task import Task
 
 
@@ -46,6 +48,9 @@ class Run:
     model: nn.Module
     report: dict[str, Any]
     folder: Path | None
+
+    def _repr_html_(self) -> str:
+        return html_block(*stage_table(self.report), lines=[*guard_lines(self.report), *headline(self.report)])
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,13 @@ from compress.pruning.cut import cut_copy
 from compress.pruning.groups import Group, plan_names
 from compress.pruning.oracle import complaint
 from compress.quant.ptq import prepare
+from compress.tables import html_block
 from compress.task import Predict, Task
 from compress.training import reestimate_batch_norm
 
 RATIOS = (0.25, 0.5, 0.75)
 BATCHES_FOR_STATISTICS = 16
+BAR = 20  # characters of the bar of the largest drop
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,26 @@ class Sensitivity:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `--json` prints it."""
         return asdict(self)
+
+    def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header, and a row of texts for each change, with a bar for the drop; the first and the last column hold words."""
+        most = max([abs(effect.drop) for effect in self.effects if effect.drop is not None], default=0) or 1
+        header = ("group", "change", "accuracy %", "drop", "ms p50", "saved ms", "params M", "")
+        return header, [_cells(effect, most) for effect in self.effects]
+
+    def lines(self) -> list[str]:
+        """The original, what could not be changed, and what is suggested, a line each."""
+        score = "not scored" if self.score is None else f"{100 * self.score:.2f} % on {self.selected_on} data"
+        lines = [f"original: {score}, {self.latency_ms:.3f} ms, {self.params / 1e6:.3f} M parameters"]
+        if self.protected:
+            lines.append("protected: " + "; ".join(f"{name} ({why})" for name, why in self.protected.items()))
+        lines += [f"note: {change} failed: {why}" for change, why in self.failed.items()]
+        chosen = {name: round(ratio, 3) for name, ratio in self.suggested.items() if ratio}
+        return [*lines, f"suggested (at most {100 * self.within:g} points each): {chosen or 'none'}"]
+
+    def _repr_html_(self) -> str:
+        header, rows = self.cells()
+        return html_block(header, rows, self.lines(), left=(0, len(header) - 1))
 
 
 def sensitivity(
@@ -234,6 +256,14 @@ class _Beside:
         drop = None if score is None or self.score is None else round(self.score - score, 6)
         params = sum(p.numel() for p in model.parameters())
         return Effect(name, change, ratio, score, drop, round(after, 4), round(before - after, 4), params)
+
+
+def _cells(effect: Effect, most: float) -> tuple[str, ...]:
+    score = "-" if effect.score is None else f"{100 * effect.score:.2f}"
+    drop = "-" if effect.drop is None else f"{100 * effect.drop:.2f}"
+    bar = "#" * round(BAR * max(effect.drop or 0, 0) / most)
+    numbers = (f"{effect.latency_ms:.3f}", f"{effect.saved_ms:.3f}", f"{effect.params / 1e6:.3f}")
+    return (effect.name, effect.change, score, drop, *numbers, bar)
 
 
 def _suggest(effects: Sequence[Effect], within: float) -> dict[str, float]:

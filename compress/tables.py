@@ -49,6 +49,12 @@ def html_table(header: Cells, rows: Sequence[Cells], left: Collection[int] = (0,
     return f"<table>\n<thead>\n{line(header, 'th')}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
+def html_block(header: Cells, rows: Sequence[Cells], lines: Sequence[str], left: Collection[int] = (0,)) -> str:
+    """A table and what belongs to it as a list: what a notebook shows, or a page holds."""
+    items = "\n".join(f"<li>{html_escaped(line)}</li>" for line in lines)
+    return f"{html_table(header, rows, left)}\n<ul>\n{items}\n</ul>"
+
+
 def html_escaped(text: str) -> str:
     """The text for an element or an attribute of HTML, in ASCII."""
     return html.escape(text).encode("ascii", "xmlcharrefreplace").decode()

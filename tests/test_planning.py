@@ -1,5 +1,7 @@
 """A plan says what a run then does, to the parameter, and touches nothing."""
 
+import re
+
 import pytest
 import torch
 import yaml
@@ -10,7 +12,7 @@ from compress.errors import PassError, UserError
 from compress.measure import count_macs, count_parameters
 from compress.measure.cost import macs_by_layer
 from compress.passes.prune_channels import PruneChannels
-from compress.planning import parse_plan, plan
+from compress.planning import GroupPlan, PruningPlan, parse_plan, plan
 from compress.pruning.channels import widths
 from compress.testing import tiny_model, tiny_task
 from compress.testing.architectures import build
@@ -201,3 +203,25 @@ def test_a_target_that_cannot_be_reached_is_told_before_anything_is_cut() -> Non
         "the target params = 29 parameters cannot be reached: with every group at its narrowest it is "
         "860 parameters (round_to 8; 1 of 2 groups are protected)"
     )
+
+
+def test_a_notebook_shows_what_the_terminal_does() -> None:
+    groups = (
+        GroupPlan("a<b>", 16, 8, 1, ("a<b>", "c"), 1_234_567, None),
+        GroupPlan("heads", 4, 4, 32, ("q",), 10_000, "an output of the model"),
+    )
+    found = PruningPlan(groups, {}, (2000, 500), (10_000, 0), (None, None), 0.25, {}, ("protected: heads", "one & two"))
+    page = found._repr_html_()
+    assert re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page) == [
+        *("group", "channels", "kept", "layers", "MMACs", ""),
+        *("a&lt;b&gt;", "16", "8", "2", "1.23", ""),
+        *("heads", "4 x 32", "4", "1", "0.01", "protected: an output of the model"),
+    ]
+    assert re.findall(r"<li>(.*?)</li>", page) == [
+        "params: 2,000 -&gt; 500 (0.250)",
+        "MACs: 10,000 -&gt; 0 (0.000)",
+        "bytes: unknown, the model cannot be exported to ONNX",
+        "protected: 25.0 % of the MACs are in layers of which nothing can be cut",
+        "note: one &amp; two",
+    ]
+    assert re.findall(r'<th style="text-align: (\w+)"', page) == ["left", *["right"] * 4, "left"]

@@ -1,5 +1,7 @@
 """One change at a time: what it costs in accuracy, what it brings, and the plan that follows from it."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from compress.artifact import Artifact
 from compress.errors import CompressError, UserError
 from compress.gauge import Gauge
 from compress.passes.prune_channels import PruneChannels
-from compress.sensitivity import Effect, _suggest, sensitivity
+from compress.sensitivity import Effect, Sensitivity, _suggest, sensitivity
 from compress.task import Predict, Task
 from compress.testing import tiny_model, tiny_task
 from compress.testing.architectures import build
@@ -219,3 +221,30 @@ def test_each_module_stays_in_the_mode_that_it_had(no_files: None) -> None:
 def test_a_plan_of_the_suggestions_cuts_these_groups() -> None:
     cut = compress.apply(PruneChannels(ratio=0.0, ratios={"stem": 0.5}), tiny_model(), tiny_task())
     assert cut.stem.out_channels == 8
+
+
+def test_a_notebook_shows_what_the_terminal_does() -> None:
+    effects = (
+        Effect("a<b>", "prune 0.50", 0.5, 0.5, 0.4, 1.0, 0.25, 2_000_000),
+        Effect("c", "int8", None, 0.7, 0.2, 1.5, -0.25, 3_000_000),
+        Effect("d", "int8", None, 0.91, -0.01, 1.0, 0.0, 3_000_000),
+    )
+    found = Sensitivity(
+        "validate", 0.9, 1.25, 3_000_000, effects, {"a<b>": 0.5, "c": 0.0}, {"e": "why & how"}, 0.5, {"f int8": "no"}
+    )
+    page = found._repr_html_()
+    assert re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page) == [
+        *("group", "change", "accuracy %", "drop", "ms p50", "saved ms", "params M", ""),
+        *("a&lt;b&gt;", "prune 0.50", "50.00", "40.00", "1.000", "0.250", "2.000", "#" * 20),
+        *("c", "int8", "70.00", "20.00", "1.500", "-0.250", "3.000", "#" * 10),
+        *("d", "int8", "91.00", "-1.00", "1.000", "0.000", "3.000", ""),
+    ]
+    assert re.findall(r"<li>(.*?)</li>", page) == [
+        "original: 90.00 % on validate data, 1.250 ms, 3.000 M parameters",
+        "protected: e (why &amp; how)",
+        "note: f int8 failed: no",
+        "suggested (at most 50 points each): {&#x27;a&lt;b&gt;&#x27;: 0.5}",
+    ]
+    blind = replace(found, score=None, effects=(replace(effects[0], score=None, drop=None),), suggested={})
+    assert re.findall(r"<td[^>]*>(.*?)</td>", blind._repr_html_())[2:4] == ["-", "-"]
+    assert blind.lines()[0].startswith("original: not scored, ") and blind.lines()[-1].endswith(": none")

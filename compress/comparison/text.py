@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from compress.comparison.rows import COLUMNS, Comparison, Row
 from compress.report.json_text import dumps
-from compress.tables import html_escaped, html_table, latex_table, markdown_escaped, markdown_table
+from compress.tables import html_block, latex_table, markdown_escaped, markdown_table
 
 # Heading, figure, digits, and what follows the number.
 CELLS = (
@@ -44,8 +44,8 @@ def to_markdown(found: Comparison) -> str:
 
 def to_html(found: Comparison) -> str:
     """A table and a list, to be put into a page or opened as it is; no styles but the side that numbers stand on."""
-    lines = [f"<li>{html_escaped(note)}</li>" for note in notes(found)]
-    return "\n".join([html_table(*cells(found)), "<ul>", *lines, "</ul>"])
+    header, rows, left = cells(found)
+    return html_block(header, rows, notes(found), left)
 
 
 def to_latex(found: Comparison) -> str:

@@ -21,6 +21,16 @@ def row(stage: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def stage_table(report: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and a row for each stage, with how much faster and smaller than the baseline, from the columns beside it."""
+    first = report["stages"][0]
+    rows = []
+    for stage in report["stages"]:
+        faster = first["latency_ms"]["p50"] / stage["latency_ms"]["p50"]
+        rows.append((*row(stage), f"{faster:.2f}x", f"{first['size_bytes'] / stage['size_bytes']:.2f}x"))
+    return (*COLUMNS, "faster", "smaller"), rows
+
+
 def headline(report: dict[str, Any]) -> tuple[str, str]:
     """What the run gained, and what it lost, each in one line."""
     summary, parity, files = report["summary"], report["parity"], report["benchmarks"]

@@ -1,12 +1,15 @@
 """The words and tables of a report."""
 
 import copy
+import re
 
 import pytest
+from torch import nn
 
 from compress.report.json_text import dumps
 from compress.report.markdown import to_markdown
-from compress.report.text import coverage_text, float_layers, guard_lines, headline, row
+from compress.report.text import coverage_text, float_layers, guard_lines, headline, row, stage_table
+from compress.run import Run
 
 LATENCY = {"p50": 2.5, "p90": 3.0, "p99": 4.0, "batch": 1, "runtime": "ort-cpu", "threads": 1}
 STAGE = {
@@ -85,6 +88,25 @@ def report() -> dict:
 def test_a_row() -> None:
     assert row(SMALL) == ("int8", "92.50", "0.250", "3.000", "2.86", "11.182", "98.0", "0.0")
     assert row({**STAGE, "accuracy": None})[1] == "-"
+
+
+def test_the_table_of_stages_says_how_much_faster_and_smaller_each_is() -> None:
+    header, rows = stage_table(report())
+    assert header == ("stage", "accuracy %", "ms p50", "p90", "size MB", "params M", "MMACs", "seconds", "faster", "smaller")
+    assert [(*line[:3], *line[-2:]) for line in rows] == [
+        ("baseline", "93.00", "2.500", "1.00x", "1.00x"),
+        ("int8", "92.50", "0.250", "10.00x", "15.63x"),
+    ]
+
+
+def test_a_notebook_shows_the_stages_and_the_headline() -> None:
+    found = report()
+    found["stages"][1]["name"] = "<int8>"
+    page = Run(nn.Identity(), found, None)._repr_html_()
+    cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page)
+    header, rows = stage_table(report())
+    assert cells == [*header, *rows[0], "&lt;int8&gt;", *rows[1][1:]]
+    assert re.findall(r"<li>(.*?)</li>", page) == list(headline(found))
 
 
 def test_the_headline_says_gain_and_loss() -> None:
