@@ -13,9 +13,10 @@ NAME = 12
 def comparison(screen: Screen, found: Comparison, form: str) -> None:
     """The table and what must be read beside it; or, in another format than `table`, that and nothing else."""
     if form != "table":
-        screen.console.file.write(FORMATS[form](found) + "\n")
+        screen.console.file.write(_sayable(FORMATS[form](found), screen.console.encoding) + "\n")
         return
     header, rows, left = cells(found)
+    rows = [tuple(_sayable(text, screen.console.encoding) for text in texts) for texts in rows]
     table = make_table(header, [])
     for cell_texts in rows:
         table.add_row(*map(Text, cell_texts))
@@ -27,4 +28,13 @@ def comparison(screen: Screen, found: Comparison, form: str) -> None:
     screen.console.width = max(screen.console.width, needed)
     screen.console.print(table)
     for line in notes(found):
-        screen.console.print(line, markup=False)
+        screen.console.print(_sayable(line, screen.console.encoding), markup=False)
+
+
+def _sayable(text: str, encoding: str) -> str:
+    """The text in letters that the terminal has, which may be ASCII alone."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace("±", "+-").encode(encoding, "backslashreplace").decode(encoding)
+    return text

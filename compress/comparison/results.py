@@ -24,13 +24,14 @@ class Result:
     Attributes:
         name: what the run is called in the table.
         report: as `compress/report/schema.json` describes it.
-        weights, limit_train: of the recipe; None where the run has no folder.
+        weights: of the recipe; None where it names none, or the run has no folder.
+        training: how many training samples the recipe allowed, in words.
     """
 
     name: str
     report: dict[str, Any]
     weights: str | None = None
-    limit_train: int | None = None
+    training: str = "unknown training samples"
 
 
 def read_results(runs: Runs) -> list[Result]:
@@ -70,12 +71,13 @@ def _names(runs: Sequence[Run | Path | str]) -> list[str]:
 
 
 def _result(name: str, run: Run | Path | str) -> Result:
-    if isinstance(run, Run):
-        recipe = _recipe(run.folder) if run.folder is not None else {}
-        return Result(name, run.report, recipe.get("weights"), recipe.get("limit_train"))
-    folder = Path(run)
-    report, recipe = read_report(folder), _recipe(folder)
-    return Result(name, report, recipe.get("weights"), recipe.get("limit_train"))
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    report = run.report if isinstance(run, Run) else read_report(Path(run))
+    recipe = None if folder is None else _recipe(folder)
+    if recipe is None:
+        return Result(name, report)
+    limit = recipe.get("limit_train")
+    return Result(name, report, recipe.get("weights"), f"{'all' if limit is None else limit} training samples")
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -108,10 +110,10 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def _recipe(folder: Path) -> dict[str, Any]:
-    """The recipe as plain data; empty where the file is gone or is none, since a report stands for itself."""
+def _recipe(folder: Path) -> dict[str, Any] | None:
+    """The recipe as plain data; None where the file is gone or is none, since a report stands for itself."""
     try:
         recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return recipe if isinstance(recipe, dict) else {}
+        return None
+    return recipe if isinstance(recipe, dict) else None

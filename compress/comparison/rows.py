@@ -134,7 +134,7 @@ def _of_one_recipe(results: Sequence[Result]) -> list[list[Result]]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         steps = [(stage["name"], stage["options"]) for stage in result.report["stages"]]
-        key = json.dumps([steps, result.limit_train], sort_keys=True, default=str)
+        key = json.dumps([steps, result.training], sort_keys=True, default=str)
         groups.setdefault(key, []).append(result)
     return list(groups.values())
 
@@ -162,18 +162,17 @@ def _passes(results: Sequence[Result]) -> list[str]:
         for stage in result.report["stages"]:
             for option, value in stage["options"].items():
                 values.setdefault((stage["name"], option), set()).add(json.dumps(value, sort_keys=True, default=str))
-    limits = {result.limit_train for result in results}
-    return [_passes_text(result, values, tell_limit=len(limits) > 1) for result in results]
+    several = len({result.training for result in results}) > 1
+    return [_passes_text(result, values) + (f", {result.training}" if several else "") for result in results]
 
 
-def _passes_text(result: Result, values: Mapping[tuple[str, str], set[str]], *, tell_limit: bool) -> str:
+def _passes_text(result: Result, values: Mapping[tuple[str, str], set[str]]) -> str:
     steps = []
     for stage in result.report["stages"][1:]:
         name = stage["name"]
         options = [f"{option}={value}" for option, value in stage["options"].items() if len(values[name, option]) > 1]
         steps.append(f"{name}({', '.join(options)})" if options else name)
-    limit = "all" if result.limit_train is None else result.limit_train
-    return " > ".join(steps) + (f", {limit} training samples" if tell_limit else "")
+    return " > ".join(steps)
 
 
 def _setting_notes(settings: Mapping[int, Setting]) -> list[str]:

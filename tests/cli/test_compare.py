@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import logging
+import os
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +17,7 @@ from cli.main import main
 from compress.recipe import Recipe
 from compress.run import Options, run_recipe
 
+ROOT = Path(__file__).parent.parent.parent
 QUICK = {"min_runs": 3, "min_seconds": 0.01, "max_seconds": 0.2}
 MINE = """
 from compress.testing import tiny_model, tiny_task
@@ -82,6 +85,15 @@ def test_other_formats_print_themselves_and_nothing_else(capsys: pytest.CaptureF
     with_plot = compare(capsys, "a", "--format", "json", "--plot", "it.png")
     (folder / "it.png").unlink()
     assert json.loads(with_plot[1])["rows"][1]["run"] == "a"
+
+
+def test_a_terminal_of_ascii_letters(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    for form, spread in (("table", " +- "), ("md", " +- ")):
+        command = [sys.executable, "-m", "cli", "compare", "a", "b", "--format", form]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.isascii() and spread in done.stdout.splitlines()[3 if form == "md" else 2]
 
 
 def test_the_picture(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

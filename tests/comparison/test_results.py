@@ -34,9 +34,15 @@ def test_what_the_report_does_not_hold_comes_from_the_recipe(made: Made) -> None
     kept = Run(nn.Identity(), json.loads((folder / "report.json").read_text()), folder)
     for run in (folder, kept):
         result = read_results([run])[0]
-        assert (result.weights, result.limit_train) == ("w.pt", 64)
-    (folder / "recipe.yaml").write_text("- [")
-    assert read_results([folder])[0].weights is None
+        assert (result.weights, result.training) == ("w.pt", "64 training samples")
+    assert read_results([made("b")])[0].training == "all training samples"
+    unknown = [Run(nn.Identity(), kept.report, None)]
+    for broken in ("- [", "7"):
+        (folder / "recipe.yaml").write_text(broken)
+        unknown.append(Run(nn.Identity(), kept.report, folder))
+    assert {(result.weights, result.training) for run in unknown for result in read_results([run])} == {
+        (None, "unknown training samples")
+    }
 
 
 def test_a_folder_without_a_finished_run_is_named(made: Made, tmp_path: Path) -> None:
