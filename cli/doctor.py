@@ -120,7 +120,7 @@ def machine() -> Iterator[tuple[str, str]]:
 
     here = describe_environment(threads=1)
     vectors = " ".join(here["isa_flags"]) or "unknown instruction sets"
-    yield "processor", f"{here['cpu']}, {here['cores']} cores; {vectors}"
+    yield "processor", f"{here['cpu']}, {here['cores']} core{'s' if here['cores'] != 1 else ''}; {vectors}"
     yield "int8", "weights of 7 bits, since the processor has no VNNI" if saturates() else "weights of 8 bits"
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     yield "GPU", here["gpu"] or f"none that torch sees ({build})"

@@ -59,7 +59,7 @@ def pruning_flags(command: Any) -> Any:
 @click.option("--no-finetune", is_flag=True, help="Do not train after pruning.")
 @click.option("--distill", metavar="TEACHER", help="Recover towards this MODEL's outputs, or those of `original`.")
 @click.option("--distill-loss", metavar="LOSS[=WEIGHT],...", help="What of the teacher counts (compress passes show distill).")
-@click.option("--teacher-weights", metavar="FILE", help="Weights of the teacher: safetensors, or a state dict.")
+@click.option("--teacher-weights", type=PATH, metavar="FILE", help="Weights of the teacher: safetensors, or a state dict.")
 @click.option("--control", is_flag=True, help="Also train without the teacher, and show it beside.")
 @click.option("--retry", is_flag=True, help="Train once again at a tenth of the rate where the loss diverges.")
 @click.option("--pass", "extra", multiple=True, metavar="NAME:key=value", help="Add a pass, or set an option of one; repeatable.")

@@ -8,9 +8,11 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import click
 import pytest
 
 from cli.doctor import Need, doctor, examine, machine, read_needs
+from cli.main import cli
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -88,7 +90,7 @@ def test_this_machine_is_well(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert f"  torch          {metadata.version('torch')}" in required
     assert not [line for line in required if "pip" in line]
     machine = dict(line.split(": ", 1) for line in lines if line.startswith(("processor", "int8", "GPU", "ONNX Runtime")))
-    assert "CPUExecutionProvider" in machine["ONNX Runtime"] and " cores; " in machine["processor"]
+    assert "CPUExecutionProvider" in machine["ONNX Runtime"] and " core" in machine["processor"]
     assert machine["int8"] in ("weights of 8 bits", "weights of 7 bits, since the processor has no VNNI")
     assert lines[-1] == "everything that is required works"
 
@@ -98,9 +100,10 @@ def test_a_gpu_that_the_runtime_cannot_use_is_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("compress.measure.environment.describe_environment", lambda threads: here)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     assert dict(machine())["ONNX Runtime"] == "CPUExecutionProvider"
-    here["gpu"] = "A GPU"
+    assert dict(machine())["processor"] == "A CPU, 2 cores; avx2"
+    here["gpu"], here["cores"] = "A GPU", 1
     found = dict(machine())
-    assert (found["GPU"], found["processor"]) == ("A GPU", "A CPU, 2 cores; avx2")
+    assert (found["GPU"], found["processor"]) == ("A GPU", "A CPU, 1 core; avx2")
     assert found["ONNX Runtime"] == "CPUExecutionProvider; for the GPU: pip install onnxruntime-gpu"
 
 
@@ -170,3 +173,11 @@ def test_commands_options_and_files_are_completed() -> None:
     assert completed("compress compare runs/") == ["file,runs/"]  # the shell's own look at files
     assert completed("compress bench model") == ["file,model"]
     assert completed("compress run resnet18 --recipe my") == ["file,my"]
+
+
+def test_whatever_names_a_file_is_completed_as_one() -> None:
+    groups = [cli, *(command for command in cli.commands.values() if isinstance(command, click.Group))]
+    options = [option for group in groups for command in group.commands.values() for option in command.params]
+    named = [option for option in options if option.metavar in ("FILE", "DIR", "DATA")]
+    assert len(named) > 20
+    assert [option.name for option in named if not isinstance(option.type, click.Path)] == []
