@@ -17,9 +17,10 @@ from compress.files import write_atomically
 from compress.quant.ptq import quantizers_in
 from compress.store import MANIFEST, WEIGHTS, load_model, read_manifest, save_model
 
-RECIPE, REPORT, MARKDOWN = "recipe.yaml", "report.json", "report.md"
+RECIPE, REPORT, MARKDOWN, HTML = "recipe.yaml", "report.json", "report.md", "report.html"
 MODEL, BASELINE, HALF = "model.onnx", "baseline.onnx", "model-fp16.onnx"
-FILES = (MODEL, BASELINE, HALF, MANIFEST, WEIGHTS, RECIPE, REPORT, MARKDOWN)
+TRAINING = "training.csv"
+FILES = (MODEL, BASELINE, HALF, MANIFEST, WEIGHTS, RECIPE, REPORT, MARKDOWN, HTML, TRAINING)
 STAGES, RECORD, ORIGIN = ".stages", "record.json", "origin.json"
 
 
@@ -83,6 +84,13 @@ class RunFolder:
     def write_recipe(self, recipe: dict[str, Any]) -> None:
         """Write the resolved recipe."""
         write_atomically(self.path / RECIPE, yaml.safe_dump(recipe, sort_keys=False).encode())
+
+    def recipe_text(self) -> str:
+        """The resolved recipe as it is in the folder; empty where the file is gone or is no text."""
+        try:
+            return (self.path / RECIPE).read_text(encoding="utf8")
+        except (OSError, ValueError):
+            return ""
 
     def check_same(self, recipe: dict[str, Any]) -> None:
         """Refuse to resume with a recipe other than the folder's.

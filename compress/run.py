@@ -17,7 +17,7 @@ from compress.artifact import Artifact, Record
 from compress.errors import UserError
 from compress.export import export_onnx
 from compress.files import write_atomically
-from compress.folder import BASELINE, HALF, MARKDOWN, MODEL, REPORT, RunFolder
+from compress.folder import BASELINE, HALF, HTML, MARKDOWN, MODEL, REPORT, TRAINING, RunFolder
 from compress.measure import describe_environment, integer_coverage, open_onnx, open_torch, peak_memory_bytes, time_interleaved
 from compress.measure.environment import available_cores
 from compress.measure.latency import Latency, ratio_with_interval
@@ -26,13 +26,14 @@ from compress.passes.base import Pass
 from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, run_pipeline
 from compress.quant.ptq import rounds_activations
 from compress.recipe import Recipe, resolved
-from compress.report import build_report, to_markdown
+from compress.report import build_report, layer_rows, to_html, to_markdown
 from compress.report.json_text import dumps
 from compress.report.text import guard_lines, headline, stage_table
 from compress.sources.source import Source
 from compress.store import load_model, read_manifest, save_model
 from compress.tables import html_block
 from compress.task import Task
+from compress.training.log import COLUMNS, to_csv
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recip
         coverage=coverage,
         benchmarks=rows,
         fp16=half,
+        layers=layer_rows(artifact.reference, artifact.last_float),
     )
     facts = {
         "origin": source.origin,
@@ -214,7 +216,12 @@ def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recip
         "input_shape": report["input_shape"],
     }
     save_model(folder.path, model, artifact.reference, facts)
+    epochs = [{"stage": stage.name, **row} for stage in artifact.history for row in stage.details.get("training", ())]
+    if epochs:
+        write_atomically(folder.path / TRAINING, to_csv(epochs, ("stage", *COLUMNS)).encode())
     write_atomically(folder.path / MARKDOWN, to_markdown(report).encode())
+    page = to_html(report, folder.recipe_text(), by_name=source.origin["kind"] != "module")
+    write_atomically(folder.path / HTML, page.encode())
     write_atomically(folder.path / REPORT, dumps(report).encode())
     shutil.rmtree(folder.stages, ignore_errors=True)
     return report
@@ -256,6 +263,7 @@ def benchmark(file: str, latency: Latency, baseline_ms: np.ndarray, memory: int 
     return {
         "file": file,
         "latency_ms": latency_row(latency),
+        "histogram": latency.histogram(),
         "runs": len(latency.samples_ms),
         "throughput": latency.throughput,
         "peak_memory_bytes": memory,

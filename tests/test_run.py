@@ -1,6 +1,7 @@
 """A whole run: its folder, its report, what it says, and that a killed one goes on where it stopped."""
 
 import copy
+import csv
 import hashlib
 import importlib.resources
 import json
@@ -34,6 +35,7 @@ from compress.testing import tiny_model, tiny_task
 QUICK = {"min_runs": 3, "min_seconds": 0.01, "max_seconds": 0.2}
 PASSES = [PruneChannels(0.5, round_to=4), ReestimateBatchNorm(), Finetune(epochs=2, lr=0.01), Int8()]
 FILES = {"model.onnx", "baseline.onnx", "model.safetensors", "manifest.json", "recipe.yaml", "report.json", "report.md"}
+FILES |= {"training.csv"}  # of runs that trained
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> compress.Run:
 def test_the_folder_holds_everything_and_nothing_else(finished: compress.Run) -> None:
     assert {path.name for path in finished.folder.iterdir()} == FILES
     assert json.loads((finished.folder / "report.json").read_text()) == finished.report
+
+
+def test_every_epoch_is_in_the_csv_and_in_the_report(finished: compress.Run) -> None:
+    rows = list(csv.DictReader((finished.folder / "training.csv").open()))
+    assert [(row["stage"], row["number"], row["steps"], row["samples"]) for row in rows] == [
+        ("finetune", "1", "4", "64"),
+        ("finetune", "2", "8", "128"),
+    ]
+    stage = next(stage for stage in finished.report["stages"] if stage["name"] == "finetune")
+    assert [float(row["loss"]) for row in rows] == [epoch["loss"] for epoch in stage["details"]["training"]]
 
 
 def test_the_report_keeps_to_its_schema(finished: compress.Run) -> None:
@@ -143,7 +155,10 @@ class Fails(PruneChannels):
 
 def numbers(report: dict) -> list:
     """What must be equal between two runs: everything but times."""
-    stages = [{k: v for k, v in stage.items() if k not in ("seconds", "latency_ms")} for stage in report["stages"]]
+    stages = [{k: v for k, v in stage.items() if k not in ("seconds", "latency_ms", "details")} for stage in report["stages"]]
+    for stage, given in zip(stages, report["stages"], strict=True):
+        epochs = given["details"].get("training", [])
+        stage["training"] = [{k: v for k, v in epoch.items() if k not in ("seconds", "waiting")} for epoch in epochs]
     return [stages, report["parity"], report["integer_coverage"], report["summary"]["accuracy_drop"]]
 
 
@@ -153,7 +168,7 @@ def test_resume_continues_behind_the_last_finished_pass(tmp_path: Path, monkeypa
     with pytest.raises(PassError, match="the power went out"):
         compress.run(tiny_model(), tiny_task(), steps, out=tmp_path / "out", timing=QUICK)
     monkeypatch.setattr(Fails, "broken", False)
-    monkeypatch.setattr("compress.passes.finetune.fit", lambda *_, **__: started.append("training"))
+    monkeypatch.setattr("compress.passes.recovery.fit", lambda *_, **__: started.append("training"))
     resumed = compress.run(tiny_model(), tiny_task(), steps, out=tmp_path / "out", resume=True, timing=QUICK)
     monkeypatch.undo()
     monkeypatch.setattr(Fails, "broken", False)
@@ -232,9 +247,9 @@ compress.run(tiny_model(), tiny_task(), PASSES, out=sys.argv[1], resume=True, ti
 """
 
 
-@pytest.mark.parametrize("stage", ["00-baseline", "02-reestimate_bn", "04-int8"])
+@pytest.mark.parametrize("stage", ["00-baseline", "02-reestimate_bn", "03-finetune/training.pt", "04-int8"])
 def test_a_killed_run_resumes_with_the_same_numbers(tmp_path: Path, finished: compress.Run, stage: str) -> None:
-    """SIGKILL as soon as the stage's folder appears, that is, while its model is being exported and measured."""
+    """SIGKILL as soon as the stage's folder appears, or the state of its training, while the model is being worked on."""
     folder = tmp_path / "out"
     script = KILLED.replace(
         "from tests_run import", f"import sys as s; s.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_run import"

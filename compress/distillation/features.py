@@ -45,7 +45,8 @@ def common_stages(student: nn.Module, teacher: nn.Module) -> dict[str, str]:
     """The parts of a network that both have under one name: path -> the same path.
 
     A part is a child with children of its own, looked for below wrappers that hold everything. Networks of one architecture,
-    of which one may be narrower, are compared block by block: what is deepest inside such a part and still has children.
+    of which one may be narrower, are compared block by block: the parts of these parts; and where there are none, by every
+    convolution.
     """
     others = {name for name, _ in teacher.named_modules()}
     prefix, stages = "", _parts(student, "")
@@ -55,6 +56,7 @@ def common_stages(student: nn.Module, teacher: nn.Module) -> dict[str, str]:
     found = [path for path in stages or [prefix] if path in others and path]
     if others == {name for name, _ in student.named_modules()}:
         found = [block for path in found for block in _parts(student, path) or [path]]
+        found = found or [path for path, module in student.named_modules() if isinstance(module, nn.modules.conv._ConvNd)]
     return {path: path for path in found}
 
 

@@ -87,13 +87,12 @@ class Distill(Settings):
         options = Options(self.temperature, self.label_smoothing, samples_in(task.train))
         try:
             with objective(model, teacher, self.losses, task.example_inputs, pairs=self.pairs, options=options) as loss:
-                train_(artifact, self, loss, self.name)
+                train_(artifact, self, loss, self.name, about)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from None
         finally:
             if teacher is not None and teacher.cache is not None:
                 teacher.cache.save()
-        artifact.notes[-1] += about
         return model
 
     def without_teacher(self) -> "Distill":

@@ -65,9 +65,7 @@ class Finetune(Settings):
         teacher = Teacher(artifact.reference, next(model.parameters()).device) if "kd" in weights else None
         options = Options(self.temperature, self.label_smoothing)
         with objective(model, teacher, weights, artifact.task.example_inputs, options=options) as loss:
-            train_(artifact, self, loss, what, before_step)
-        if teacher is not None:
-            artifact.notes[-1] += ", distilled from the original"
+            train_(artifact, self, loss, what, "" if teacher is None else ", distilled from the original", before_step)
         return model
 
 

@@ -19,9 +19,10 @@ def train_(
     settings: Settings,
     loss: Loss,
     what: str,
+    about: str,
     before_step: Callable[[int, int], bool] | None = None,
 ) -> FitResult:
-    """Train the artefact's model in place, with a note and with the epochs in its details.
+    """Train the artefact's model in place, with a note that ends in `about`, and with the epochs in its details.
 
     Validation data are looked at only where `settings.patience` asks for it; otherwise the last epoch counts.
     """
@@ -33,7 +34,7 @@ def train_(
     done = fit(model, train, loss, settings, what=what, before_step=before_step, validate=score, keep=artifact.progress)
     # After few steps the running statistics still lag behind the weights: measured, 81 against 87 % after 18 steps.
     reestimate_batch_norm(model, (batch[:-1] for batch in islice(train(), BATCHES_FOR_STATISTICS)))
-    artifact.notes.append(described(done))
+    artifact.notes.append(f"{described(done)}{about}")
     if done.stopped is not None:
         artifact.notes.append(done.stopped)
     if done.restarts:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ from compress.errors import UserError
 from compress.files import write_atomically
 from compress.training.result import Epoch
 
+COLUMNS = tuple(field.name for field in fields(Epoch))
 
-def to_csv(epochs: Sequence[Epoch]) -> str:
-    """All epochs as CSV, with a heading; what is not known is empty."""
+
+def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
+    """Epochs, as plain data, as CSV with a heading; what is not known is empty."""
     text = io.StringIO()
-    rows = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
-    rows.writeheader()
-    for epoch in epochs:
-        rows.writerow({name: "" if value is None else value for name, value in asdict(epoch).items()})
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if value is None else value for name, value in row.items()})
     return text.getvalue()
 
 
@@ -46,7 +48,7 @@ class Log:
     def write(self, epochs: Sequence[Epoch]) -> None:
         """The epochs so far, of which the last is new."""
         if self.path is not None:
-            write_atomically(self.path, to_csv(epochs).encode())
+            write_atomically(self.path, to_csv([asdict(epoch) for epoch in epochs]).encode())
         if self._writer is not None:
             for name, value in asdict(epochs[-1]).items():
                 if name != "number" and value is not None:

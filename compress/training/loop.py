@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress import workers
 from compress.errors import PassError, UserError
 from compress.outputs import first_tensor
 from compress.progress import report
@@ -17,6 +18,7 @@ from compress.training.kept import Kept
 from compress.training.layout import autocast_dtype, channels_last_, to_device
 from compress.training.log import Log
 from compress.training.mixup import Mixture
+from compress.training.parts import average_statistics_, fair_share_of_cores, own_random_numbers, parts, sum_gradients_
 from compress.training.result import Batches, Epoch, FitResult, Loss
 from compress.training.settings import Schedule, Settings, make_optimizer
 from compress.training.state import random_state, read_state, set_random_state, write_state
@@ -45,6 +47,10 @@ def fit(
     stay float32. Zeros in the weights of sparse layers stay zero. The model is left in eval mode. Where the loss becomes no
     number, or grows a hundredfold, training stops and the model is as it was after the last epoch, or the best.
 
+    Among several processes (`compress.workers`) all of them call this, each computes a part of every batch, and the step is
+    that of the whole. Batch norm, mixup, and losses that compare samples see the part. Rank 0 alone asks for batches and for
+    scores and writes, and where it stops, all do; each begins with its weights.
+
     Args:
         train: gives one epoch of `(*inputs, target)` batches on each call.
         loss: where it is a module, its parameters are trained along.
@@ -55,28 +61,33 @@ def fit(
         validate: scores the model, averaged where asked for, after each epoch; it ends as it was after the best one.
         after_epoch: called with each epoch.
         keep: a folder for the state after each epoch and a CSV of them; what a killed process left there is gone on with, to
-            the same numbers on a CPU as without the interruption.
+            the same numbers on a CPU as without the interruption, by as many processes.
 
     Raises:
         UserError: `train` gives no batch.
         PassError: the loss is no number, or diverges, in the first epoch; names the step.
     """
-    steps = math.ceil(count_batches(train()) / settings.accumulate)
+    steps = workers.told(lambda: math.ceil(count_batches(train()) / settings.accumulate))
     if steps == 0:
         raise UserError(f"{what}: the training data are empty")
     if settings.patience is not None and validate is None:
         raise UserError(f"{what}: patience needs validation data to stop by")
     channels_last_(model)
-    run = _Run(model, loss, settings, steps, autocast=autocast, validate=validate)
+    workers.equal_(tensor for part in (model, loss) if isinstance(part, nn.Module) for tensor in part.state_dict().values())
+    own_random_numbers()
+    score = None if validate is None else lambda network: workers.told(lambda: validate(network))
+    run = _Run(model, loss, settings, steps, autocast=autocast, validate=score)
     path = keep / STATE if keep is not None else None
-    log = Log(keep / CSV if keep is not None else None, settings.tensorboard, what)
-    with keep_zeros(model) as zeros:
-        if path is not None and (state := read_state(path)) is not None:
+    writes = workers.first()
+    log = Log(keep / CSV if keep is not None and writes else None, settings.tensorboard if writes else None, what)
+    with keep_zeros(model) as zeros, fair_share_of_cores():
+        state = workers.told(lambda: read_state(path)) if path is not None else None
+        if state is not None:
             run.load_state_dict(state)
             zeros.renew()
         while not run.finished:
             try:
-                run.epoch(train(), zeros, what, before_step)
+                run.epoch(train, zeros, what, before_step)
             except _DivergedError as error:
                 if settings.retry and run.restarts == 0:
                     run.restart(zeros)
@@ -87,13 +98,15 @@ def fit(
                 run.stop(str(error))
             else:
                 log.write(run.epochs)
-                if after_epoch is not None:
+                if after_epoch is not None and writes:
                     after_epoch(run.epochs[-1])
             if path is not None:
-                write_state(path, run.state_dict())
+                others = workers.gathered(run.own_state())[1:]
+                if writes:
+                    write_state(path, {**run.state_dict(), "others": others})
         run.kept.finish_(zeros.write_)
     log.close()
-    return FitResult(tuple(run.epochs), run.precision, run.stopped, run.restarts)
+    return FitResult(tuple(run.epochs), run.precision, run.stopped, run.restarts, workers.count())
 
 
 def count_batches(batches: Batches) -> int:
@@ -149,21 +162,25 @@ class _Run:
         """Whether nothing is left to do."""
         return self.stopped is not None or len(self.epochs) == self.settings.epochs
 
-    def epoch(self, batches: Batches, zeros: Zeros, what: str, before_step: Callable[[int, int], bool] | None) -> None:
+    def epoch(
+        self, train: Callable[[], Batches], zeros: Zeros, what: str, before_step: Callable[[int, int], bool] | None
+    ) -> None:
         """One pass over the data, its score, and what follows from it."""
         number = len(self.epochs) + 1
         steps, samples = (self.epochs[-1].steps, self.epochs[-1].samples) if self.epochs else (0, 0)
-        tally, rate = Tally(self.device), self.lr
+        tally, rate = Tally(), self.lr
         self.model.train()
-        for group in tally.waiting(groups(batches, self.settings.accumulate)):
+        for group in tally.waiting(groups(parts(train), self.settings.accumulate)):
             if before_step is not None and before_step(steps, self.steps):
+                workers.equal_(self.model.parameters())
                 zeros.renew()
             self.optimizer.zero_grad(set_to_none=True)
-            for batch in group:
-                value, logits, target = self._forward(batch)
-                self._check(value, f"in epoch {number} of {self.settings.epochs}, at step {steps + 1}, batch {tally.batches + 1}")
-                (value / len(group)).backward()
-                tally.add(value, logits, target)
+            for part in group:
+                value, logits, target = self._forward(part.tensors)
+                found = tally.add(value, logits, target, part.share)
+                self._check(found, f"in epoch {number} of {self.settings.epochs}, at step {steps + 1}, batch {tally.batches}")
+                (part.share * value / len(group)).backward()
+            sum_gradients_(self.parameters)
             if self.settings.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
             rate = self.optimizer.param_groups[0]["lr"]
@@ -172,6 +189,7 @@ class _Run:
             self.kept.after_step()
             steps += 1
             report(what, steps, self.steps, tally.note() if steps % 10 == 0 else "")
+        average_statistics_(self.model)
         done = tally.epoch(number, steps, samples + tally.samples, rate)
         done = replace(done, score=self.kept.after_epoch(zeros.write_))
         self.epochs.append(done)
@@ -194,8 +212,7 @@ class _Run:
             target = mixture.target(target, logits.shape[-1])
         return self.loss(logits, tuple(inputs), target), logits.detach(), target
 
-    def _check(self, value: Tensor, where: str) -> None:
-        found = value.item()
+    def _check(self, found: float, where: str) -> None:
         if len(self.early) < 10 and math.isfinite(found):
             self.early.append(found)
         limit = GROWTH * max(1.0, sum(self.early) / max(1, len(self.early)))
@@ -244,8 +261,15 @@ class _Run:
             "random": random_state(),
         }
 
+    def own_state(self) -> dict[str, Any]:
+        """What is this process's own among several: its random numbers, and buffers such as a queue of the samples it saw."""
+        return {"random": random_state(), "buffers": [buffer.cpu() for buffer in self._buffers()]}
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for part in (self.model, self.loss) if isinstance(part, nn.Module) for buffer in part.buffers()]
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The reverse of `state_dict`."""
+        """The reverse of `state_dict`, and of `own_state` where the state has this process's among `others`."""
         self._load_weights(state["weights"])
         self._begin(state["lr"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -253,4 +277,11 @@ class _Run:
         self.kept.load_state_dict(state["kept"])
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.early, self.stopped, self.restarts = state["early"], state["stopped"], state["restarts"]
-        set_random_state(state["random"])
+        rank = workers.membership().rank
+        if rank == 0:
+            set_random_state(state["random"])
+        elif rank <= len(state["others"]):
+            own = state["others"][rank - 1]
+            set_random_state(own["random"])
+            for buffer, saved in zip(self._buffers(), own["buffers"], strict=True):
+                buffer.copy_(saved)

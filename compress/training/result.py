@@ -42,12 +42,14 @@ class FitResult:
         precision: of the forward, such as bfloat16.
         stopped: why it ended before its last epoch; None where it did not.
         restarts: how often it began again at a lower rate.
+        processes: how many trained together.
     """
 
     epochs: tuple[Epoch, ...]
     precision: str
     stopped: str | None = None
     restarts: int = 0
+    processes: int = 1
 
     @property
     def losses(self) -> tuple[float, ...]:

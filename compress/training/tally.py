@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
-import torch
 from torch import Tensor
 
-from compress.training.result import Batches, Epoch
+from compress import workers
+from compress.training.result import Epoch
+
+Item = TypeVar("Item")
 
 
-def groups(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, ...]]]:
+def groups(batches: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """The batches in lists of `size`, the last of which may be shorter: those whose gradients make one step."""
-    group: list[tuple[Tensor, ...]] = []
+    group: list[Item] = []
     for batch in batches:
         group.append(batch)
         if len(group) == size:
@@ -22,15 +25,14 @@ def groups(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, ...]]]:
 
 
 class Tally:
-    """Batches, samples, loss, accuracy and time of an epoch, from now on."""
+    """Batches, samples, loss, accuracy and time of an epoch, from now on; over all processes that train."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self) -> None:
         self.begun = time.perf_counter()
-        self.waited = 0.0
+        self.waited = self.total = 0.0
         self.batches = self.samples = self.correct = self.judged = 0
-        self.total = torch.zeros((), device=device)
 
-    def waiting(self, items: Iterable[list[tuple[Tensor, ...]]]) -> Iterator[list[tuple[Tensor, ...]]]:
+    def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items, with the time counted that each takes to come."""
         iterator = iter(items)
         while True:
@@ -43,19 +45,23 @@ class Tally:
                 self.waited += time.perf_counter() - asked
             yield item
 
-    def add(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
-        """A batch; it is judged where its targets are class indices."""
-        self.total += loss.detach()
-        self.batches += 1
-        self.samples += len(target)
+    def add(self, loss: Tensor, logits: Tensor, target: Tensor, share: float) -> float:
+        """This process's part of a batch; it is judged where its targets are class indices. Gives the batch's loss."""
+        correct = judged = 0
         if logits.ndim == 2 and target.ndim == 1 and not target.is_floating_point():
-            self.correct += int((logits.argmax(1) == target).sum())
-            self.judged += len(target)
+            correct, judged = int((logits.argmax(1) == target).sum()), len(target)
+        found, *counts = workers.summed(share * loss.item(), len(target), correct, judged)
+        self.total += found
+        self.batches += 1
+        self.samples += int(counts[0])
+        self.correct += int(counts[1])
+        self.judged += int(counts[2])
+        return found
 
     def note(self) -> str:
         """Loss, accuracy and speed so far."""
         right = f", accuracy {self.correct / self.judged:.3f}" if self.judged else ""
-        return f"loss {self.total.item() / self.batches:.3f}{right}, {self.samples / self.seconds:.0f}/s"
+        return f"loss {self.total / self.batches:.3f}{right}, {self.samples / self.seconds:.0f}/s"
 
     @property
     def seconds(self) -> float:
@@ -69,7 +75,7 @@ class Tally:
             number=number,
             steps=steps,
             samples=samples,
-            loss=self.total.item() / self.batches,
+            loss=self.total / self.batches,
             accuracy=self.correct / self.judged if self.judged else None,
             score=None,
             lr=lr,

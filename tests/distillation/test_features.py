@@ -57,5 +57,12 @@ def test_wrappers_are_looked_into() -> None:
     assert list(common_stages(wrapped(resnet20()), wrapped(resnet56()))) == [f"inner.layer{n}" for n in (1, 2, 3)]
 
 
+def test_flat_networks_of_one_architecture_are_paired_by_convolutions() -> None:
+    def flat(width: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+
+    assert common_stages(flat(4), flat(8)) == {"0": "0", "2": "2"}
+
+
 def test_networks_of_other_names_have_nothing_in_common() -> None:
     assert common_stages(nn.Sequential(nn.Linear(1, 1)), resnet20()) == {}
