@@ -17,6 +17,10 @@ class PassError(CompressError):
     """A pass failed one of its post-conditions; the artefact from before the pass stands. Exit code 1."""
 
 
+class WorkerError(CompressError):
+    """Another process of the same run failed, was killed, or cannot be reached any more. Exit code 1."""
+
+
 class ParityError(CompressError):
     """The written ONNX file and the torch model disagree by more than the tolerance. Exit code 1."""
 
