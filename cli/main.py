@@ -351,6 +351,16 @@ def compare_(folders: tuple[str, ...], stages: bool, form: str, plot: str | None
         screen.note(f"the picture is in {plot}")
 
 
+@cli.command("report")
+@click.argument("folder", type=PATH, metavar="DIR")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def report_(folder: str, debug: bool) -> None:
+    """Write report.html in a run's folder again, from its report.json: for runs of older versions, or after an edit."""
+    from compress.finished import rewrite_html
+
+    click.echo(f"the report is in {rewrite_html(Path(folder))}")
+
+
 @cli.group()
 def zoo() -> None:
     """The models that can be named."""

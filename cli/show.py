@@ -72,7 +72,7 @@ class Screen:
         for line in headline(report):
             self.console.print(line, markup=False)
         half = "model-fp16.onnx, " if report["fp16"] else ""
-        self.console.print(f"files: {folder}/ (model.onnx, baseline.onnx, {half}report.md)", markup=False)
+        self.console.print(f"files: {folder}/ (model.onnx, baseline.onnx, {half}report.html)", markup=False)
 
     def plan(self, plan: PruningPlan) -> None:
         """Groups, then widths and costs."""

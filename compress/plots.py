@@ -9,6 +9,7 @@ import numpy as np
 
 from compress.errors import UserError
 from compress.files import write_atomically
+from compress.pareto import front
 from compress.quant.layer_errors import LayerError
 from compress.sensitivity import Effect, Sensitivity
 
@@ -190,15 +191,6 @@ def _write_beside(axes: "Axes", labels: Sequence[tuple[str, float, float]]) -> N
         taken.append(box)
         if abs(up) > 12:
             axes.annotate("", (x, y), (7, up + 3), textcoords="offset points", arrowprops=line).set_in_layout(False)
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those (latency, accuracy) of which no other is as fast, as accurate, and better in one; the fastest first."""
-    found: list[tuple[float, float]] = []
-    for latency, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not found or accuracy > found[-1][1]:
-            found.append((latency, accuracy))
-    return found
 
 
 def _spread(row: Mapping[str, Any], figure: str) -> float:

@@ -6,6 +6,9 @@ from collections.abc import Collection, Sequence
 
 Cells = Sequence[str]
 
+# Control characters and halves of surrogate pairs: XML 1.0, fifth edition, production 2.
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 _LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -35,18 +38,23 @@ def markdown_escaped(text: str) -> str:
     return re.sub(r"([\\`*<|])", r"\\\1", _on_one_line(text))
 
 
-def html_table(header: Cells, rows: Sequence[Cells], left: Collection[int] = (0,)) -> str:
-    """One `<table>` in ASCII, so that it reads the same in a page of any encoding; without colours, so in dark mode too."""
+def html_table(header: Cells, rows: Sequence[Cells], left: Collection[int] = (0,), caption: str = "") -> str:
+    """One `<table>` in ASCII, so that it reads the same in a page of any encoding; without colours, so in dark mode too.
 
-    def line(cells: Cells, tag: str) -> str:
-        aligned = [
-            f'<{tag} style="text-align: {"left" if column in left else "right"}">{html_escaped(cell)}</{tag}>'
-            for column, cell in enumerate(cells)
-        ]
-        return f"<tr>{''.join(aligned)}</tr>"
+    Each row is headed by its first cell, each column by its name, for those who hear a table.
+    """
 
-    body = "\n".join(line(cells, "td") for cells in rows)
-    return f"<table>\n<thead>\n{line(header, 'th')}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    def line(cells: Cells, first: str, others: str) -> str:
+        made = ""
+        for column, cell in enumerate(cells):
+            tag, side = others if column else first, "left" if column in left else "right"
+            made += f'<{tag} style="text-align: {side}">{html_escaped(cell)}</{tag[:2]}>'
+        return f"<tr>{made}</tr>"
+
+    title = f"<caption>{html_escaped(caption)}</caption>\n" if caption else ""
+    head = line(header, 'th scope="col"', 'th scope="col"')
+    body = "\n".join(line(cells, 'th scope="row"', "td") for cells in rows)
+    return f"<table>\n{title}<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
 def html_block(header: Cells, rows: Sequence[Cells], lines: Sequence[str], left: Collection[int] = (0,)) -> str:
@@ -56,8 +64,8 @@ def html_block(header: Cells, rows: Sequence[Cells], lines: Sequence[str], left:
 
 
 def html_escaped(text: str) -> str:
-    """The text for an element or an attribute of HTML, in ASCII."""
-    return html.escape(text).encode("ascii", "xmlcharrefreplace").decode()
+    """The text for an element or an attribute of HTML or XML, in ASCII; what XML has no letter for becomes U+FFFD."""
+    return html.escape(_NOT_IN_XML.sub("\ufffd", text)).encode("ascii", "xmlcharrefreplace").decode()
 
 
 def latex_table(header: Cells, rows: Sequence[Cells], left: Collection[int] = (0,)) -> str:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
-    "errors tables progress outputs models quiet layers",
+    "errors tables pareto progress outputs models quiet layers",
     "losses intake files sparsity",
     "measure quant pruning clustering low_rank onnx_rewrites",
     "export store",
@@ -22,7 +22,7 @@ LAYERS = [
     "pipeline",
     "planning sensitivity",
     "plots recipe report folder",
-    "run",
+    "run finished",
     "bench comparison evaluate inspection testing",
     "__init__",
 ]

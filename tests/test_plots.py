@@ -8,6 +8,7 @@ import pytest
 
 from compress import plots
 from compress.errors import UserError
+from compress.pareto import front
 from compress.quant.layer_errors import LayerError
 from compress.sensitivity import Effect, Sensitivity
 
@@ -113,7 +114,7 @@ def test_each_run_is_a_mark_and_the_front_holds_those_that_nothing_beats() -> No
 def test_equal_points_and_ties_are_on_the_front_once() -> None:
     points = [(1.0, 5.0), (1.0, 5.0), (1.0, 4.0), (2.0, 5.0), (3.0, 6.0), (0.5, 1.0)]
     dominated = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] >= p[1]}
-    assert plots.front(points) == sorted(set(points) - dominated) == [(0.5, 1.0), (1.0, 5.0), (3.0, 6.0)]
+    assert front(points) == sorted(set(points) - dominated) == [(0.5, 1.0), (1.0, 5.0), (3.0, 6.0)]
 
 
 def test_another_machine_and_other_data_have_panels_of_their_own_and_another_model_has_not() -> None:

@@ -8,13 +8,11 @@ from typing import Any
 import yaml
 
 from compress.errors import UserError
-from compress.folder import RECIPE, REPORT, STAGES, RunFolder
-from compress.report import SCHEMA_VERSION
+from compress.finished import read_report
+from compress.folder import RECIPE
 from compress.run import Run
 
 Runs = Sequence[Run | Path | str] | Mapping[str, Run | Path | str]
-# What rows are made of; what else a report of this version lacks does not matter here.
-NEEDED = ("model", "input_shape", "data", "seed", "environment", "stages", "summary", "benchmarks")
 
 
 @dataclass(frozen=True)
@@ -78,36 +76,6 @@ def _result(name: str, run: Run | Path | str) -> Result:
         return Result(name, report)
     limit = recipe.get("limit_train")
     return Result(name, report, recipe.get("weights"), f"{'all' if limit is None else limit} training samples")
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """The report in a run's folder.
-
-    Raises:
-        UserError: there is no such folder, no finished run in it, or a report of another version.
-    """
-    if not folder.exists():
-        raise UserError(f"no such folder: {folder}")
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file; give the folder of a run")
-    if not (folder / REPORT).exists():
-        if (folder / STAGES).is_dir() or (folder / RECIPE).is_file():
-            raise UserError(
-                f"{folder}: the run there has not finished; continue it with --resume --out {folder}, or leave it out"
-            )
-        inside = sorted(path.parent for path in folder.glob(f"*/{REPORT}"))
-        raise UserError(f"{folder} holds no run" + (f"; give the runs inside it, such as {inside[0]}" if inside else ""))
-    report = RunFolder(folder).report()
-    version = report.get("version") if isinstance(report, dict) else None
-    if not isinstance(version, int):
-        raise UserError(f"{folder / REPORT} is not a report of this package: it has no version")
-    if version != SCHEMA_VERSION:
-        way_out = "upgrade compress-toolkit" if version > SCHEMA_VERSION else "repeat the run with --force"
-        raise UserError(f"{folder / REPORT} has version {version}, this package reads {SCHEMA_VERSION}; {way_out}")
-    lacking = [key for key in NEEDED if key not in report]
-    if lacking:
-        raise UserError(f"{folder / REPORT} is not a report of this package: it has no {lacking[0]}")
-    return report
 
 
 def _recipe(folder: Path) -> dict[str, Any] | None:

@@ -24,12 +24,14 @@ def build_report(
     coverage: Coverage,
     benchmarks: list[dict[str, Any]],
     fp16: dict[str, Any] | None,
+    layers: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """The report as plain data.
 
     Args:
         input_shape: per input, with batch 1.
         benchmarks: rows that were timed side by side; the second is the compressed file against the first, the baseline.
+        layers: what `layer_rows` gives.
     """
     first, last = stages[0], stages[-1]
     drop = None if first.accuracy is None or last.accuracy is None else first.accuracy - last.accuracy
@@ -54,4 +56,5 @@ def build_report(
         },
         "benchmarks": benchmarks,
         "fp16": fp16,
+        "layers": layers,
     }

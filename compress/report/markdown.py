@@ -26,7 +26,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         if "guard" in stage.get("details", {}):
             lines += [
                 "",
-                *markdown_table(TRIAL_COLUMNS, [_trial_row(trial) for trial in stage["details"]["guard"]["trials"]]),
+                *markdown_table(TRIAL_COLUMNS, [trial_row(trial) for trial in stage["details"]["guard"]["trials"]]),
                 "",
             ]
     parity = report["parity"]
@@ -52,7 +52,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _trial_row(trial: dict[str, Any]) -> tuple[str, ...]:
+def trial_row(trial: dict[str, Any]) -> tuple[str, ...]:
     """One network that a search within a bound tried."""
     score, drop = f"{100 * trial['score']:.2f}", f"{100 * trial['drop']:.2f}"
     return (", ".join(trial["in_float"]) or "none", score, drop, f"{trial['latency_ms']:.3f}", f"{trial['extra_ms']:.3f}")

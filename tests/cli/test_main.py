@@ -83,7 +83,7 @@ def test_a_whole_run_prints_rows_table_and_three_lines(whole: tuple[subprocess.C
     assert [line.split()[0] for line in lines[8:13]] == stages
     assert lines[13].startswith("gained: ") and lines[13].endswith("20/20 conv, 1/1 linear, 8/8 add in int8")
     assert lines[14].startswith("lost: ") and "torch and ONNX agree on " in lines[14]
-    assert lines[15:] == [f"files: {folder}/ (model.onnx, baseline.onnx, report.md)"]
+    assert lines[15:] == [f"files: {folder}/ (model.onnx, baseline.onnx, report.html)"]
     assert "\x1b" not in done.stdout
 
 

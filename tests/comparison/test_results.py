@@ -56,7 +56,7 @@ def test_a_folder_without_a_finished_run_is_named(made: Made, tmp_path: Path) ->
     assert refused(good, tmp_path / "empty") == f"{tmp_path}/empty holds no run"
     (tmp_path / "killed" / ".stages").mkdir(parents=True)
     assert refused(good, tmp_path / "killed") == (
-        f"{tmp_path}/killed: the run there has not finished; continue it with --resume --out {tmp_path}/killed, or leave it out"
+        f"{tmp_path}/killed: the run there has not finished; continue it with --resume --out {tmp_path}/killed"
     )
 
 

@@ -73,7 +73,7 @@ def test_markdown_html_and_latex_hold_the_table_and_the_notes_escaped(found: Com
     note = "prune_channels > int8; seeds 0, 1"
     assert r"| \<b>&50%_a\|, b c | 2 | 87.00 ± 1.41 |" in markdown
     assert rf"- \<b>&50%_a\|, b c: {note}" in markdown.splitlines()
-    assert '<td style="text-align: left">&lt;b&gt;&amp;50%_a|, b\nc</td>' in page and "<b>" not in page
+    assert '<th scope="row" style="text-align: left">&lt;b&gt;&amp;50%_a|, b\nc</th>' in page and "<b>" not in page
     assert f"<li>&lt;b&gt;&amp;50%_a|, b c: {note.replace('>', '&gt;')}</li>" in page.splitlines()
     lines = latex.splitlines()
     assert lines[:2] == [r"% \usepackage{booktabs}", f"% {HOSTILE}, b c: {note}"]
