@@ -127,7 +127,7 @@ def test_an_address_that_means_nothing_is_told() -> None:
         assert str(error.value) == message
 
 
-def test_rows_say_what_is_protected_and_what_it_weighs() -> None:
+def test_rows_say_what_is_protected_and_what_it_weighs(no_files: None) -> None:
     planned = plan(tiny_model(), tiny_task())
     rows = {row.name: row for row in planned.groups}
     assert (rows["stem"].units, rows["stem"].kept, rows["stem"].reason) == (16, 8, None)
@@ -150,7 +150,7 @@ class HalfSorted(nn.Module):
         return self.d(torch.sort(self.c(x), 1).values.mean((2, 3)))
 
 
-def test_the_share_of_protected_work() -> None:
+def test_the_share_of_protected_work(no_files: None) -> None:
     model, x = HalfSorted().eval(), torch.randn(2, 3, 4, 4)
     planned = plan(model, compress.Task((x,)), PruneChannels(round_to=2))
     assert macs_by_layer(model, (x,)) == {"a": 16 * 24, "b": 16 * 128, "c": 16 * 256, "d": 80}
@@ -162,7 +162,7 @@ def test_the_share_of_protected_work() -> None:
     }
 
 
-def test_heads_are_counted_as_heads() -> None:
+def test_heads_are_counted_as_heads(no_files: None) -> None:
     model, inputs = build("BERT")
     row = next(row for row in plan(model, compress.Task(inputs)).groups if "attention.self" in row.name)
     assert (row.units, row.width, row.kept) == (4, 8, 2)

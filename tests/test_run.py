@@ -1,11 +1,11 @@
 """A whole run: its folder, its report, what it says, and that a killed one goes on where it stopped."""
 
-import copy
 import csv
 import hashlib
 import importlib.resources
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +30,7 @@ from compress.passes.finetune import Finetune
 from compress.passes.int8 import Int8
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.reestimate_bn import ReestimateBatchNorm
+from compress.recipe import Recipe, resolved
 from compress.testing import tiny_model, tiny_task
 
 QUICK = {"min_runs": 3, "min_seconds": 0.01, "max_seconds": 0.2}
@@ -39,9 +40,22 @@ FILES |= {"training.csv"}  # of runs that trained
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> compress.Run:
+def given() -> torch.nn.Module:
+    """The model that is given to the run `finished`."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def finished(given: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> compress.Run:
     folder = tmp_path_factory.mktemp("run") / "out"
-    return compress.run(tiny_model(), tiny_task(), PASSES, out=folder, timing=QUICK)
+    return compress.run(given, tiny_task(), PASSES, out=folder, timing=QUICK)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> compress.Run:
+    """A run of the pass int8 alone, started by `resume` on a folder that is not there yet."""
+    folder = tmp_path_factory.mktemp("small") / "out"
+    return compress.run(tiny_model(), tiny_task(), [Int8()], out=folder, resume=True, timing=QUICK)
 
 
 def test_the_folder_holds_everything_and_nothing_else(finished: compress.Run) -> None:
@@ -122,9 +136,8 @@ def test_a_run_without_a_folder_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_run_is_replaced_only_by_force(finished: compress.Run, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    compress.run(tiny_model(), tiny_task(), [Int8()], out=folder, timing=QUICK)
+def test_an_existing_run_is_replaced_only_by_force(small: compress.Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(small.folder, tmp_path / "out")
     with pytest.raises(UserError) as error:
         compress.run(tiny_model(), tiny_task(), [Int8()], out=folder, timing=QUICK)
     assert str(error.value) == (
@@ -181,13 +194,12 @@ def test_resume_continues_behind_the_last_finished_pass(tmp_path: Path, monkeypa
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_resume_on_an_empty_folder_starts_and_on_a_finished_one_reports(tmp_path: Path) -> None:
+def test_resume_on_an_empty_folder_starts_and_on_a_finished_one_reports(small: compress.Run) -> None:
     seen: list[str] = []
-    options = {"out": tmp_path / "out", "resume": True, "timing": QUICK, "on_stage": lambda record: seen.append(record.name)}
-    first = compress.run(tiny_model(), tiny_task(), [Int8()], **options)
-    again = compress.run(tiny_model(), tiny_task(), [Int8()], **options)
-    assert seen == ["baseline", "int8"]
-    assert again.report == first.report
+    options = {"resume": True, "timing": QUICK, "on_stage": lambda record: seen.append(record.name)}
+    again = compress.run(tiny_model(), tiny_task(), [Int8()], out=small.folder, **options)
+    assert [stage["name"] for stage in small.report["stages"]] == ["baseline", "int8"]
+    assert (seen, again.report) == ([], small.report)
 
 
 @pytest.mark.parametrize(
@@ -198,11 +210,10 @@ def test_resume_on_an_empty_folder_starts_and_on_a_finished_one_reports(tmp_path
         ([PruneChannels(), Int8()], 0, "passes int8, not prune_channels int8"),
     ],
 )
-def test_resume_refuses_other_options_by_name(tmp_path: Path, passes: list, seed: int, what: str) -> None:
-    compress.run(tiny_model(), tiny_task(), [Int8()], out=tmp_path, timing=QUICK)
+def test_resume_refuses_other_options_by_name(small: compress.Run, passes: list, seed: int, what: str) -> None:
     with pytest.raises(UserError) as error:
-        compress.run(tiny_model(), tiny_task(), passes, seed=seed, out=tmp_path, resume=True, timing=QUICK)
-    expected = f"{tmp_path} was started with {what}; resume it with the same options, or start anew with --force"
+        compress.run(tiny_model(), tiny_task(), passes, seed=seed, out=small.folder, resume=True, timing=QUICK)
+    expected = f"{small.folder} was started with {what}; resume it with the same options, or start anew with --force"
     assert str(error.value) == expected
 
 
@@ -230,11 +241,10 @@ def test_resume_notices_that_a_weight_file_has_other_content(tmp_path: Path) -> 
 
 def test_resume_tells_two_steps_of_one_pass_apart(tmp_path: Path) -> None:
     twice = [PruneChannels(0.25, round_to=4), PruneChannels(0.3, round_to=4)]
-    compress.run(tiny_model(), tiny_task(), twice, out=tmp_path, timing=QUICK)
+    other = [PruneChannels(0.2, round_to=4), twice[1]]
+    RunFolder(tmp_path).write_recipe(resolved(Recipe(model="TinyResidual"), twice))
     with pytest.raises(UserError) as error:
-        compress.run(
-            tiny_model(), tiny_task(), [PruneChannels(0.2, round_to=4), twice[1]], out=tmp_path, resume=True, timing=QUICK
-        )
+        compress.run(tiny_model(), tiny_task(), other, out=tmp_path, resume=True, timing=QUICK)
     assert str(error.value).startswith(f"{tmp_path} was started with prune_channels ratio 0.25, not 0.2; ")
 
 
@@ -262,19 +272,13 @@ def test_a_killed_run_resumes_with_the_same_numbers(tmp_path: Path, finished: co
     process.kill()
     process.wait()
     assert not (folder / "report.json").exists(), process.stderr.read().decode()
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(folder)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert numbers(json.loads((folder / "report.json").read_text())) == numbers(finished.report)
+    resumed = compress.run(tiny_model(), tiny_task(), PASSES, out=folder, resume=True, timing=QUICK)
+    assert numbers(resumed.report) == numbers(finished.report)
     assert {path.name for path in folder.iterdir() if not path.name.endswith(".tmp")} == FILES
 
 
-def test_the_model_that_was_given_is_never_changed() -> None:
-    model = tiny_model()
-    before = copy.deepcopy(model.state_dict())
-    compress.run(model, tiny_task(), PASSES, timing=QUICK)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+def test_the_model_that_was_given_is_never_changed(given: torch.nn.Module, finished: compress.Run) -> None:
+    assert all(torch.equal(value, given.state_dict()[name]) for name, value in tiny_model().state_dict().items())
 
 
 def test_half_precision_is_written_and_checked(tmp_path: Path) -> None:

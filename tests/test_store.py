@@ -37,7 +37,7 @@ def quantized(model: nn.Module, x: Tensor, original: nn.Module | None = None, **
     """`model` as int8, with all axes free; `original` is what it was before pruning."""
     task = Task((x,), calibration=lambda: [(x,)])
     free = Signature(("input",), ("logits",), (IMAGE_AXES if x.ndim == 4 else {0: "batch"},))
-    return Int8(**options).apply(Artifact(copy.deepcopy(model), task, original or model, free, model))
+    return Int8(keep_slow=True, **options).apply(Artifact(copy.deepcopy(model), task, original or model, free, model))
 
 
 def outputs(model: nn.Module, *inputs: Tensor) -> np.ndarray:

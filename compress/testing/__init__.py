@@ -107,10 +107,10 @@ def check_pass(pass_: Pass, model: nn.Module | None = None, task: Task | None = 
     finally:  # first of all, since a changed reference makes every later check meaningless
         changed = differs(model, artifact.reference)
         assert not changed, "the pass changed the model it was given; it may change artifact.model only"
-    again = apply(pass_, model, task, seed=3)
+    again = transformed(pass_, artifact, 3, torch.device("cpu")).model
     assert not differs(result, again), "two runs with the same seed differ; draw random numbers from torch's generator"
     with tempfile.TemporaryDirectory() as folder:
-        _check_file(result, model, task, Path(folder))
+        _check_file(result, artifact, model, Path(folder))
     return result
 
 
@@ -136,10 +136,9 @@ def _check_needs(pass_: Pass, model: nn.Module, task: Task) -> None:
             raise AssertionError("the pass ran on a task without what it needs")
 
 
-def _check_file(result: nn.Module, model: nn.Module, task: Task, folder: Path) -> None:
-    signature = Artifact.start(model, task).signature
-    path = folder / "model.onnx"
-    export_onnx(result, task.example_inputs, path, signature)
+def _check_file(result: nn.Module, artifact: Artifact, model: nn.Module, folder: Path) -> None:
+    path, task = folder / "model.onnx", artifact.task
+    export_onnx(result, task.example_inputs, path, artifact.signature)
     kind = "int8" if rounds_activations(result) else "fp32"
     check_parity(result, open_onnx(path).predict, task, kind, "the exported file")
     save_model(folder, result, model, {"origin": {"kind": "module"}})
