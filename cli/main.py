@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def pruning_flags(command: Any) -> Any:
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it was interrupted.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice (default: 0).")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where passes train.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Processes that train.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Threads of a timed runtime.")
 @click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
 @click.option("--limit-eval", type=click.IntRange(1), metavar="N", help="Use only N test samples.")
@@ -81,7 +83,16 @@ def pruning_flags(command: Any) -> Any:
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def run(
-    out: str | None, force: bool, resume: bool, device: str, threads: int, as_json: bool, quiet: bool, debug: bool, **given: Any
+    out: str | None,
+    force: bool,
+    resume: bool,
+    device: str,
+    processes: int,
+    threads: int,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **given: Any,
 ) -> None:
     """Compress MODEL and measure the result.
 
@@ -89,20 +100,37 @@ def run(
     (your own code, which is executed) returning a module or (module, Task).
     """
     from cli import flags, show
-    from compress.run import Options, run_recipe
+    from compress.launch import run_on_processes
+    from compress.run import Options
 
     if resume and out is None:
         raise click.UsageError("--resume needs --out DIR: the folder of the run to continue")
     recipe = flags.to_recipe(**given)
     folder = Path(out) if out else default_folder(recipe.model)
-    with show.screen(quiet=quiet, as_json=as_json) as screen:
+    with _launched(debug) as leads, show.screen(quiet=quiet or not leads, as_json=as_json and leads) as screen:
         options = Options(
             out=folder, device=device, threads=threads, force=force, resume=resume, on_stage=screen.stage, on_note=screen.note
         )
         # What the user's own code prints must not get between the lines of the JSON.
         with contextlib.redirect_stdout(sys.stderr) if as_json or quiet else contextlib.nullcontext():
-            result = run_recipe(recipe, options)
+            result = run_on_processes(recipe, options, processes)
         screen.result(result.report, folder)
+
+
+@contextlib.contextmanager
+def _launched(debug: bool) -> Iterator[bool]:
+    """Whether a person sees this process: of several that torchrun started rank 0, which also says what failed."""
+    from compress import workers
+
+    leads = True
+    try:
+        with workers.joined_as_launched() if workers.launched() else contextlib.nullcontext():
+            leads = workers.first()
+            yield leads
+    except Exception:
+        if leads or debug:
+            raise
+        raise SystemExit(1) from None
 
 
 @cli.command("plan")

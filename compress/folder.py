@@ -22,6 +22,7 @@ MODEL, BASELINE, HALF = "model.onnx", "baseline.onnx", "model-fp16.onnx"
 TRAINING = "training.csv"
 FILES = (MODEL, BASELINE, HALF, MANIFEST, WEIGHTS, RECIPE, REPORT, MARKDOWN, HTML, TRAINING)
 STAGES, RECORD, ORIGIN = ".stages", "record.json", "origin.json"
+STAGE_FILES = (ORIGIN, WEIGHTS, MANIFEST, RECORD)  # what `RunFolder.keep` writes
 
 
 @dataclass(frozen=True)

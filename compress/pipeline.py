@@ -1,5 +1,6 @@
 """The loop: check everything first, then for each pass fork, apply, verify, measure, commit."""
 
+import contextlib
 import copy
 import math
 import random
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress import workers
 from compress.artifact import Artifact, Record
 from compress.errors import CompressError, PassError, UserError
 from compress.export import export_onnx
@@ -76,8 +78,8 @@ def check_choice(passes: Sequence[Pass]) -> None:
             raise UserError(f"{after.name} cannot come after {before.name}: it trains, and shared values would part; use int8")
 
 
-def options_of(pass_: Pass) -> dict[str, Any]:
-    """A pass's options as plain data, every default written out."""
+def options_of(pass_: Pass | None) -> dict[str, Any]:
+    """A pass's options as plain data, every default written out; nothing of no pass."""
     if not is_dataclass(pass_):
         return {}
     values = {field.name: getattr(pass_, field.name) for field in fields(pass_)}
@@ -220,6 +222,7 @@ class Plan:
         on_stage: called with each row as soon as it is there.
         keep: called with the artefact and its folder once a stage is done, to save what resuming needs.
         restore: gives the artefact of a finished stage's folder, or None where the stage is not finished.
+        share: gives every other process what `keep` saved in a folder.
     """
 
     folder: Path
@@ -229,10 +232,14 @@ class Plan:
     on_stage: Callable[[Record], None]
     keep: Callable[[Artifact, Path], None]
     restore: Callable[[Artifact, Path], Artifact | None]
+    share: Callable[[Path], None]
 
 
 def run_pipeline(artifact: Artifact, passes: Sequence[Pass], plan: Plan) -> Artifact:
     """The artefact after all passes, with one record per stage, the first of them `baseline`.
+
+    Of several processes rank 0 does all that is to do, and tells the others each stage's result. Passes that have `trains`
+    run in all of them, since training is shared; of these runs, too, only that of rank 0 counts.
 
     Raises:
         UserError: before anything runs, if the passes cannot work on this task.
@@ -252,9 +259,8 @@ def run_pipeline(artifact: Artifact, passes: Sequence[Pass], plan: Plan) -> Arti
 
 def _check_equal(control: Record, taught: Record) -> None:
     """Raise PassError unless both trained for as many steps, on as many samples."""
-    (without, samples), (steps, seen) = (
-        (record.details["training"][-1]["steps"], record.details["training"][-1]["samples"]) for record in (control, taught)
-    )
+    ends = [record.details["training"][-1] for record in (control, taught)]
+    (without, samples), (steps, seen) = ((end["steps"], end["samples"]) for end in ends)
     if (without, samples) != (steps, seen):
         raise PassError(
             f"{taught.name} and its control cannot be compared: {steps} steps on {seen} samples, and {without} on {samples}; "
@@ -266,16 +272,28 @@ def _stage(artifact: Artifact, pass_: Pass | None, position: int, plan: Plan, su
     """The artefact after one pass, measured, kept and shown; or as it was kept before the run was interrupted."""
     name = "baseline" if pass_ is None else pass_.name + suffix
     folder = plan.folder / f"{position:02d}-{name}"
-    restored = plan.restore(artifact, folder)
-    if restored is not None:
-        return restored
+    done = plan.restore(artifact, folder) if workers.first() else None
+    if workers.told(lambda: done is None):
+        done = _worked(artifact, pass_, name, position, folder, plan)
+    plan.share(folder)
+    done = done or plan.restore(artifact, folder)
+    workers.wait()
+    assert done is not None
+    return done
+
+
+def _worked(artifact: Artifact, pass_: Pass | None, name: str, position: int, folder: Path, plan: Plan) -> Artifact | None:
+    """The artefact after one pass, measured, kept and shown; None in the processes that only help to train."""
+    together = getattr(pass_, "trains", False) is True
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
-    if pass_ is not None:
-        artifact = transformed(pass_, replace(artifact, progress=folder), plan.seed + position, plan.device)
-    seconds = time.perf_counter() - begun
-    options = {} if pass_ is None else options_of(pass_)
-    record = plan.meter.measure(name, artifact, folder / "model.onnx", options, seconds)
+    if pass_ is not None and (together or workers.first()):
+        with contextlib.nullcontext() if together else workers.alone():
+            artifact = transformed(pass_, replace(artifact, progress=folder), plan.seed + position, plan.device)
+    workers.wait()  # no other process computes while rank 0 measures
+    if not workers.first():
+        return None
+    record = plan.meter.measure(name, artifact, folder / "model.onnx", options_of(pass_), time.perf_counter() - begun)
     artifact = replace(artifact, history=(*artifact.history, record))
     plan.keep(artifact, folder)
     plan.on_stage(record)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import zoo
+from compress import workers, zoo
 from compress.artifact import Artifact, Record
-from compress.errors import UserError
+from compress.errors import UserError, WorkerError
 from compress.export import export_onnx
 from compress.files import write_atomically
-from compress.folder import BASELINE, HALF, HTML, MARKDOWN, MODEL, REPORT, TRAINING, RunFolder
+from compress.folder import BASELINE, HALF, HTML, MARKDOWN, MODEL, REPORT, STAGE_FILES, TRAINING, RunFolder
 from compress.measure import describe_environment, integer_coverage, open_onnx, open_torch, peak_memory_bytes, time_interleaved
 from compress.measure.environment import available_cores
 from compress.measure.latency import Latency, ratio_with_interval
@@ -30,7 +30,7 @@ from compress.report import build_report, layer_rows, to_html, to_markdown
 from compress.report.json_text import dumps
 from compress.report.text import guard_lines, headline, stage_table
 from compress.sources.source import Source
-from compress.store import load_model, read_manifest, save_model
+from compress.store import MANIFEST, WEIGHTS, load_model, read_manifest, save_model
 from compress.tables import html_block
 from compress.task import Task
 from compress.training.log import COLUMNS, to_csv
@@ -84,13 +84,20 @@ def choose_device(name: str) -> torch.device:
     """The torch device for `auto`, `cpu` or `cuda`.
 
     Raises:
-        UserError: another name, or a GPU that is not there.
+        UserError: another name, a GPU that is not there, or fewer of them than processes on this machine.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"device must be auto, cpu or cuda, got '{name}'")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda was asked for, but torch sees no GPU here; use cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    here, gpus = workers.membership(), torch.cuda.device_count()
+    if here.local_count > gpus:
+        raise UserError(
+            f"{here.local_count} processes on this machine need as many GPUs, and it has {gpus}; use fewer, or device cpu"
+        )
+    return torch.device("cuda", here.local_rank)
 
 
 def run(model: nn.Module, task: Task, passes: Sequence[Pass], *, seed: int = 0, fp16: bool = False, **options: Any) -> Run:
@@ -138,6 +145,8 @@ def run_recipe(recipe: Recipe, options: Options) -> Run:
 
 def _execute(source: Source, task: Task, passes: Sequence[Pass], recipe: Recipe, options: Options) -> Run:
     device = choose_device(options.device)
+    if not workers.first():  # the folder, and what is said, are rank 0's
+        options = Options(device=options.device)
     torch.set_num_threads(available_cores())
     check(passes, task)
     plain = resolved(recipe, passes)
@@ -145,11 +154,14 @@ def _execute(source: Source, task: Task, passes: Sequence[Pass], recipe: Recipe,
         folder = RunFolder(options.out or Path(scratch))
         if options.resume:
             folder.check_same(plain)
-        if options.resume and folder.finished():
+        if workers.told(lambda: options.resume and folder.finished()):
+            workers.share_files(folder.path, (WEIGHTS, MANIFEST, REPORT))
             return Run(load_model(folder.path, copy.deepcopy(source.model)), folder.report(), options.out)
         folder.prepare(force=options.force, resume=options.resume)
         try:
             return _work(source, task, passes, recipe, plain, folder, device, options)
+        except WorkerError:
+            raise  # not for anything wrong with the run, which goes on from where it is
         except Exception:
             folder.drop_if_nothing_finished()
             raise
@@ -167,17 +179,21 @@ def _work(
 ) -> Run:
     folder.write_recipe(plain)
     artifact = replace(Artifact.start(source.model, task), threads=options.threads)
+    workers.equal_(artifact.reference.state_dict().values())  # made anew in each process, perhaps from random numbers
+    origin = workers.told(lambda: source.origin)
     plan = Plan(
         folder=folder.stages,
         meter=Meter(options.threads, options.timing or {}),
         seed=recipe.seed,
         device=device,
         on_stage=options.on_stage,
-        keep=lambda kept, stage: folder.keep(kept, stage, source.origin),
-        restore=lambda before, stage: folder.restore(before, stage, source.origin),
+        keep=lambda kept, stage: folder.keep(kept, stage, origin),
+        restore=lambda before, stage: folder.restore(before, stage, origin),
+        share=lambda stage: workers.share_files(stage, STAGE_FILES),
     )
+    workers.wait()  # nobody loads a model or data while rank 0 measures
     artifact = run_pipeline(artifact, passes, plan)
-    report = _finish(artifact, folder, source, recipe, options)
+    report = workers.told(lambda: _finish(artifact, folder, source, recipe, options))
     return Run(artifact.model, report, options.out)
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
     "errors tables pareto progress outputs models quiet layers",
-    "losses intake files sparsity",
+    "losses intake files sparsity workers",
     "measure quant pruning clustering low_rank onnx_rewrites",
     "export store",
     "budgets gauge task training",
@@ -23,7 +23,7 @@ LAYERS = [
     "planning sensitivity",
     "plots recipe report folder",
     "run finished",
-    "bench comparison evaluate inspection testing",
+    "bench comparison evaluate inspection launch testing",
     "__init__",
 ]
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

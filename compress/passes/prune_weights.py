@@ -95,7 +95,12 @@ class PruneWeights:
                 raise UserError(f"{self.name}: {option} must be at least 1, got {getattr(self, option)}")
         check_range(self.name, "lr", self.lr, 0, float("inf"), open_ends=True)
         needs = ("calibration",) if self.method != "magnitude" else ()
-        object.__setattr__(self, "needs", (*needs, "train") if self.schedule != "one_shot" else needs)
+        object.__setattr__(self, "needs", (*needs, "train") if self.trains else needs)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it prunes while training."""
+        return self.schedule != "one_shot"
 
     @property
     def parsed(self) -> Pattern:

@@ -1,12 +1,15 @@
 """Quantization-aware training: int8, then training with its rounding until the rounding costs less."""
 
 import copy
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import fx, nn
 
+from compress import workers
 from compress.artifact import Artifact
 from compress.distillation import Options, Teacher, objective
 from compress.errors import PassError, UserError
@@ -18,6 +21,7 @@ from compress.passes.recovery import rows
 from compress.quant.ptq import quantizers_in
 from compress.quant.qat import finish, freeze_ranges_, move_, trainable_
 from compress.quiet import quiet
+from compress.store import MANIFEST, WEIGHTS, load_model, save_model
 from compress.training import FitResult, Settings, fit
 from compress.training.settings import check
 
@@ -67,7 +71,7 @@ class QAT(Int8, Settings):
 
     def apply(self, artifact: Artifact) -> nn.Module:
         device = next(artifact.model.parameters()).device
-        untrained = super().apply(artifact)  # moves the model to the CPU
+        untrained = self._untrained(artifact)
         assert isinstance(untrained, fx.GraphModule)
         if not quantizers_in(untrained):
             return untrained
@@ -82,6 +86,18 @@ class QAT(Int8, Settings):
             artifact.notes.append(f"nothing of the training is kept: {error}")
             return untrained
         return self._better(untrained, finish(move_(network, torch.device("cpu"))), done, artifact)
+
+    def _untrained(self, artifact: Artifact) -> nn.Module:
+        """What training starts from, on the CPU. Made by one process, for which layers stay in float is a matter of time."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder, model = Path(scratch), None
+            if workers.first():
+                with workers.alone():
+                    model = super().apply(artifact)
+                if workers.count() > 1:
+                    save_model(folder, model, artifact.reference, {})
+            workers.share_files(folder, (WEIGHTS, MANIFEST))
+            return load_model(folder, copy.deepcopy(artifact.reference)) if model is None else model
 
     def _fit(self, network: fx.GraphModule, artifact: Artifact) -> FitResult:
         task = artifact.task

@@ -1,7 +1,7 @@
 """How a network is trained: the options that every training pass has, and what torch makes of them."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -49,6 +49,8 @@ class Settings:
     patience: int | None = None
     retry: bool = False
     tensorboard: str | None = None
+
+    trains: ClassVar[bool] = True  # a pass with these options is run by all processes that train together
 
 
 def check(settings: Settings, name: str) -> None:
