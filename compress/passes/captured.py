@@ -9,7 +9,7 @@ from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.export import captured_inputs
 from compress.quant.placement import Placement
-from compress.quant.ptq import folded, insert_quantizers
+from compress.quant.ptq import check_weights, folded, insert_quantizers
 from compress.quant.scheme import Scheme
 from compress.store import structure_of
 
@@ -24,6 +24,9 @@ def captured(
 
     Args:
         rescale: called with the folded graph before the quantizers of weights cover the weights.
+
+    Raises:
+        UserError: the forward cannot be captured, or a weight holds NaN or infinity.
     """
     model, signature = artifact.model.cpu(), artifact.signature
     inputs = captured_inputs(model, artifact.task.example_inputs, signature)
@@ -32,6 +35,7 @@ def captured(
     graph_module = folded(model, inputs, signature.dynamic_shapes)
     rescale(graph_module)
     placement = insert_quantizers(graph_module, scheme)
+    check_weights(graph_module, placement)
     graph_module.meta["quantization"] = {
         **scheme.to_dict(),
         "inputs": [[list(x.shape), str(x.dtype).removeprefix("torch.")] for x in inputs],

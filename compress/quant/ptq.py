@@ -49,11 +49,7 @@ def folded(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes:
 
 
 def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement:
-    """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now.
-
-    Raises:
-        UserError: a weight or bias of a layer in integers holds NaN or infinity.
-    """
+    """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now."""
     static = scheme.activations == "static"
     placement = place(graph_module, scheme.excludes) if static else place_linear(graph_module, scheme)
     graph_module.add_submodule(QUANTIZERS, nn.Module())
@@ -73,7 +69,6 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
     for weight_node, layers in holders.items():
         weight = attribute(graph_module, weight_node)
         assert weight is not None
-        _refuse_no_numbers(graph_module, layers)
         is_table = any(layer.target in EMBEDDINGS for layer in layers)
         bits = scheme.bits_of(layer_of(layers[0]), is_table=is_table)
         quantizer = _weight_quantizer(weight, scheme, bits, is_table=is_table)
@@ -86,10 +81,16 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
     return placement
 
 
-def _refuse_no_numbers(graph_module: fx.GraphModule, layers: list[fx.Node]) -> None:
-    for layer in layers:
+def check_weights(graph_module: fx.GraphModule, placement: Placement) -> None:
+    """Refuse weights that no code stands for.
+
+    Raises:
+        UserError: a weight or bias of a layer in integers holds NaN or infinity; names it.
+    """
+    for layer in [*placement.weights, *placement.tables]:
         for what, node in zip(("weight", "bias"), (weight_of(layer), *layer.args[2:3]), strict=False):
-            values = attribute(graph_module, node) if isinstance(node, fx.Node) else None
+            stored = node.args[0] if isinstance(node, fx.Node) and node.op == "call_module" else node
+            values = attribute(graph_module, stored) if isinstance(stored, fx.Node) else None
             if values is not None and not torch.isfinite(values).all():
                 why = "check the model, and the statistics of a batch norm behind the layer"
                 raise UserError(f"the {what} of '{layer_of(layer)}' holds NaN or infinity; {why}")

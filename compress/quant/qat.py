@@ -17,7 +17,7 @@ from compress.outputs import batch_of_two
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.graph import attribute
 from compress.quant.learned import LearnedQuantizer
-from compress.quant.ptq import calibrate, leave_room_for_biases
+from compress.quant.ptq import calibrate, check_weights, leave_room_for_biases
 from compress.quant.ptq import prepare as prepare_graph
 from compress.quant.scheme import Scheme
 from compress.sparsity.masks import mark_sparse_, sparse_weights
@@ -47,8 +47,8 @@ def prepare(
         dynamic_shapes: as `torch.export.export` takes them; None leaves the batch free and fixes the other axes.
 
     Raises:
-        UserError: the scheme's activations are not static, the forward cannot be captured, no layer can be quantized, or there
-            are no calibration data.
+        UserError: the scheme's activations are not static, the forward cannot be captured, no layer can be quantized, a
+            weight or the calibration data hold NaN or infinity, or there are no calibration data.
     """
     if scheme is not None and scheme.activations != "static":
         raise UserError(f"qat trains with static ranges of activations; the scheme's are {scheme.activations}")
@@ -59,6 +59,7 @@ def prepare(
     graph_module, placement = prepare_graph(model, example_inputs, scheme, dynamic_shapes=dynamic_shapes)
     if not placement.weights:
         raise UserError(f"no layer of {type(model).__name__} can be quantized")
+    check_weights(graph_module, placement)
     if calibrate(graph_module, calibration, ranges) == 0:
         raise UserError("the calibration data are empty")
     return trainable_(graph_module, model, learn_scales=learn_scales)

@@ -10,6 +10,8 @@ import compress
 from compress.errors import UserError
 from compress.passes.int8 import Int8
 from compress.quant import qat
+from compress.quant.graph import layer_of
+from compress.quant.ptq import prepare, quantizers_in
 from compress.quant.samples import without_nan
 from compress.task import Task
 
@@ -109,6 +111,15 @@ def test_a_loop_of_ones_own_is_told_too(path: str) -> None:
     assert str(error.value) == (
         f"the {what} of '{layer}' holds NaN or infinity; check the model, and the statistics of a batch norm behind the layer"
     )
+
+
+def test_a_graph_is_rebuilt_whatever_the_weights_are_before_they_are_loaded() -> None:
+    """A loaded network is captured with the numbers that its constructor left, which may be anything."""
+    model = Net().eval()
+    put(model.body.weight, NAN, 0)
+    graph_module, placement = prepare(model, batches()[0])
+    assert [layer_of(node) for node in placement.weights] == ["conv", "body", "head"]
+    assert len(quantizers_in(graph_module)) > 3
 
 
 def test_what_are_numbers_pass_untouched() -> None:
