@@ -7,6 +7,7 @@ from compress.errors import UserError
 from compress.files import write_atomically
 from compress.folder import HTML, RECIPE, REPORT, STAGES, RunFolder
 from compress.report import SCHEMA_VERSION, to_html
+from compress.report.json_text import dumps
 from compress.store import read_manifest
 
 # What is read of every report; what else a report of this version lacks does not matter.
@@ -53,9 +54,10 @@ def rewrite_html(folder: Path) -> Path:
     except UserError:  # the report may stand alone, such as in an archive without weights
         by_name = True
     try:
+        dumps(report)  # NaN would be shown as a word
         page = to_html(report, RunFolder(folder).recipe_text(), by_name)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # somebody edited it
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{folder / REPORT} cannot be shown: {what}") from None
     write_atomically(folder / HTML, page.encode())
     return folder / HTML

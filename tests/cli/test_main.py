@@ -152,6 +152,17 @@ def test_resume_on_a_finished_folder_prints_its_report(tiny: Path) -> None:
     )
 
 
+def test_the_page_is_written_again(tiny: Path) -> None:
+    page = tiny / "out" / "report.html"
+    written = page.read_bytes()
+    page.unlink()
+    done = compress("report", "out", cwd=tiny)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the report is in out/report.html\n", "")
+    assert page.read_bytes() == written
+    done = compress("report", "none", cwd=tiny)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: no such folder: none\n")
+
+
 def test_quantization_aware_training_of_the_bundled_network(tmp_path: Path) -> None:
     small = ("--limit-train", "96", "--limit-eval", "100", "--pass", "qat:weight_bits=3", "--pass", "qat:keep_slow=true")
     done = compress("run", "resnet18", "--qat", "1", *small, "--out", str(tmp_path / "out"))

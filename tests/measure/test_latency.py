@@ -137,3 +137,24 @@ def test_the_interval_is_the_same_on_each_call() -> None:
     slow, fast = (drifting(np.random.default_rng(seed), 4.0, 100) for seed in (1, 2))
     assert ratio_with_interval(slow, fast) == ratio_with_interval(slow, fast)
     assert ratio_with_interval(slow, fast) != ratio_with_interval(slow, fast, seed=1)
+
+
+def test_a_histogram_counts_every_call_once() -> None:
+    samples = np.random.default_rng(0).gamma(2.0, 1.0, 1000) + 3
+    found = Latency(samples).histogram()
+    low, high = found["low_ms"], found["high_ms"]
+    assert (low, high) == (pytest.approx(samples.min(), abs=1e-6), pytest.approx(np.percentile(samples, 99), abs=1e-6))
+    width = (high - low) / 40
+    by_hand = [0] * 40
+    for sample in samples[samples <= high]:
+        by_hand[min(int((sample - low) / width), 39)] += 1
+    assert sum(abs(a - b) for a, b in zip(found["counts"], by_hand, strict=True)) <= 2  # edges are rounded
+    assert found["above"] == (samples > high).sum() == 10
+    assert sum(found["counts"]) + found["above"] == 1000
+
+
+@pytest.mark.parametrize("samples", [[0.5], [0.5, 0.5, 0.5]])
+def test_calls_that_took_the_same_are_in_the_first_bin(samples: list[float]) -> None:
+    found = Latency(np.array(samples)).histogram()
+    assert (found["counts"], found["above"]) == ([len(samples), *[0] * 39], 0)
+    assert found["low_ms"] == 0.5 < found["high_ms"]

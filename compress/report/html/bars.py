@@ -42,7 +42,8 @@ def bars(what: str, rows: Sequence[Bar], width: float, full: float | None = None
     parts = []
     for number, (row, name) in enumerate(zip(rows, names, strict=True)):
         top = number * (HEIGHT + GAP) + GAP / 2
-        parts.append(element("g", hint(f"{row.name}: {row.text}"), *_row(row, name, left, top, scale, full)))
+        drawn = _row(row, name, left, top, scale, full)
+        parts += drawn if name == row.name else [element("g", hint(row.name), *drawn)]
     label = f"{what}: " + "; ".join(f"{row.name} {row.text}" for row in rows)
     return picture(width, len(rows) * (HEIGHT + GAP), label, *parts)
 

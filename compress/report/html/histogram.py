@@ -31,14 +31,14 @@ def histogram(what: str, latency: dict[str, Any], counts: dict[str, Any]) -> str
     parts.append(line(x.start, BOTTOM, x.end, BOTTOM, "axis"))
     parts += [words(_inside(at, text), BOTTOM + 16, text, "middle") for at, text in x.ticks(5)]
     for number, name in enumerate(("p50", "p90", "p99")):
-        text = f"{name} {latency[name]:.4g}"
+        text = f"{name} {latency[name]:.3g}"
         at = min(max(x.at(latency[name]), x.start), x.end)
         bottom = TOP - 4 - 14 * (2 - number)  # one below the other: they may stand close
         parts.append(line(at, bottom - 9, at, BOTTOM, "whisker"))
         before = at + LETTER * len(text) > x.end
         parts.append(words(at - 4 if before else at + 4, bottom, text, "end" if before else ""))
     parts.append(words(x.end, BOTTOM + 33, "ms of one call", "end", "muted"))
-    numbers = ", ".join(f"{name} {latency[name]:.4g}" for name in ("p50", "p90", "p99"))
+    numbers = ", ".join(f"{name} {latency[name]:.3g}" for name in ("p50", "p90", "p99"))
     label = f"{what}: {sum(bins) + counts['above']} calls, in ms {numbers}; {counts['above']} took longer than the axis reaches"
     return picture(WIDTH, HEIGHT, label, *parts)
 

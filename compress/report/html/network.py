@@ -8,7 +8,7 @@ from compress.report.html.parts import figure, folded, grid, paragraph, section,
 from compress.report.markdown import TRIAL_COLUMNS, trial_row
 from compress.report.text import coverage_text
 
-MOST_ROWS = 400  # of layers that are drawn or listed; a page stays light
+MOST_ROWS = 250  # of layers that are drawn or listed; a page stays light
 ROWS = 30  # of one picture
 WIDTH = 440
 LEAST_ZEROS = 0.01  # a share below is no sparsity: trained weights hold a few zeros

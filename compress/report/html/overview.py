@@ -9,6 +9,7 @@ from compress.report.text import guard_lines, stage_table
 from compress.tables import html_escaped
 
 BAR_WIDTH = 350
+LONGEST_NOTE = 1000  # some name every layer of a network
 
 
 def tiles(report: dict[str, Any]) -> str:
@@ -70,11 +71,11 @@ def stages(report: dict[str, Any]) -> str:
     ]
     if any(bar.value is not None for bar in accuracy):
         pictures.insert(0, figure("Accuracy, %", bars("Accuracy in %", accuracy, BAR_WIDTH)))
-    notes = [f"{name}: {note}" for name, stage in zip(names, measured, strict=True) for note in stage["notes"]]
+    notes = [f"{name}: {_cut(note)}" for name, stage in zip(names, measured, strict=True) for note in stage["notes"]]
     parity = report["parity"]
     agreement = (
         f"Torch and the ONNX file agree on {100 * parity['top1_agreement']:.2f} % of {parity['samples']} inputs "
-        f"({parity['on']}; {parity['ties']} ties left out); largest relative error {parity['max_rel_error']:.3g}."
+        f"({parity['on']}; ties left out: {parity['ties']}); largest relative error {parity['max_rel_error']:.3g}."
     )
     return section(
         "Stages",
@@ -84,6 +85,10 @@ def stages(report: dict[str, Any]) -> str:
         paragraph(agreement),
         f'<div class="notes">\n{bullets(notes)}</div>\n',
     )
+
+
+def _cut(note: str) -> str:
+    return note if len(note) <= LONGEST_NOTE else f"{note[:LONGEST_NOTE]}… (report.json has all of it)"
 
 
 def trade(report: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ PLACES = (
     (-9, -34, "end"),
     (-9, 44, "end"),
 )
-NEAR = 22  # farther down or up, a line leads to the mark
+NEAR = 16  # farther down or up than this, a line leads to the mark
 
 Box = tuple[float, float, float, float]
 
@@ -62,7 +62,8 @@ def scatter(points: Sequence[Point]) -> str:
     marks = [(x.at(point.latency_ms), y.at(point.accuracy)) for point in points]
     parts += [_mark(*at, point, point is points[0], point in best) for at, point in zip(marks, points, strict=True)]
     taken = [(at_x - 6, at_y - 6, at_x + 6, at_y + 6) for at_x, at_y in marks]
-    for at, point in zip(marks, points, strict=True):
+    by_worth = sorted(zip(marks, points, strict=True), key=lambda pair: pair[1] not in best)
+    for at, point in by_worth:  # those on the front have their choice of places
         parts += _label(at, shortened(point.name, LETTERS), taken)
     spoken = "; ".join(f"{point.name} {point.accuracy:.2f} % in {point.latency_ms:.4g} ms" for point in points)
     label = f"Accuracy against latency: {spoken}. Pareto front: {', '.join(point.name for point in best)}"
@@ -87,7 +88,7 @@ def _label(at: tuple[float, float], text: str, taken: list[Box]) -> list[str]:
         inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= TOP - 8 and box[3] <= BOTTOM
         if inside and not any(_overlap(box, other) for other in taken):
             taken.append(box)
-            far = abs(down) > NEAR
+            far = right != 0 and abs(down) > NEAR
             return [line(*at, x - 2 if right > 0 else x + 2, y - 4, "leader")] * far + [words(x, y, text, anchor)]
     return []
 

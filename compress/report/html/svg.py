@@ -61,4 +61,4 @@ def _value(value: str | float) -> str:
         return html_escaped(value)
     if not math.isfinite(value):
         raise ValueError(f"{value} cannot be drawn")
-    return f"{round(value, 1):.12g}"
+    return f"{round(value, 1) + 0.0:.12g}"

@@ -9,8 +9,6 @@ from compress.report.markdown import BENCHMARK_COLUMNS, benchmark_row
 
 def latency(report: dict[str, Any]) -> str:
     """The files timed side by side, and the distribution of each one's calls."""
-    if not report["benchmarks"]:
-        return ""
     pictures = []
     for entry in report["benchmarks"]:
         if "histogram" in entry:
