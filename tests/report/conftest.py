@@ -154,10 +154,10 @@ class Browser:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def open(self, page: Path, width: int, scheme: str = "light") -> None:
+    def open(self, page: Path, width: int, scheme: str = "light", media: str = "screen") -> None:
         """Load a page at a width in CSS pixels, and wait until it is drawn."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.ask("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.said.clear()
         self.ask("Page.navigate", url=page.as_uri())
         while self.value("document.readyState") != "complete":

@@ -20,7 +20,7 @@ CUT = """[...document.querySelectorAll("svg text")].filter(text => {
 
 @pytest.fixture
 def page(report: dict[str, Any], tmp_path: Path) -> Path:
-    report["model"] = "a/model:with-a-name-that-is-much-too-long-for-the-window-of-a-telephone.py"
+    report["model"] = "a_model_with_a_name_that_is_much_too_long_for_the_window_of_a_telephone"
     report["layers"][0]["name"] = "encoder.layer.11.attention.output.dense"
     path = tmp_path / "report.html"
     path.write_text(to_html(report, "model: net\npasses:\n- prune_channels:\n    exclude: [" + "a, " * 80 + "a]\n"))
@@ -41,6 +41,15 @@ def test_a_page_fits_its_window_and_is_quiet(browser: Any, page: Path, width: in
     if width == 1200:
         tops = "[...document.querySelectorAll('.columns-3 figure')].map(part => part.getBoundingClientRect().top)"
         assert len(set(browser.value(tops))) == 1  # side by side
+
+
+def test_on_paper_no_table_is_cut_and_dark_windows_do_not_matter(browser: Any, page: Path) -> None:
+    browser.open(page, 690, "dark", "print")  # A4 within its margins
+    assert (
+        browser.value("[...document.querySelectorAll('.scroll')].filter(part => part.scrollWidth > part.clientWidth).length") == 0
+    )
+    assert browser.value("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.value("getComputedStyle(document.querySelector('nav')).display") == "none"
 
 
 def test_the_browser_would_tell(browser: Any, tmp_path: Path) -> None:

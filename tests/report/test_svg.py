@@ -9,7 +9,7 @@ from compress.report.html.axes import Axis
 from compress.report.html.bars import Bar, bars
 from compress.report.html.curves import MOST_POINTS, Curve, curves, thinned
 from compress.report.html.histogram import BOTTOM, histogram
-from compress.report.html.scatter import Point, on_front, scatter
+from compress.report.html.scatter import LEFT, Point, on_front, scatter
 from compress.report.html.svg import element, shortened, words
 
 ODD = "<b>&\"'\x00\x1b\ud800é→"
@@ -76,7 +76,7 @@ def test_bars_are_as_long_as_their_values_and_say_them() -> None:
     whiskers = classed(picture, "whisker")
     assert len(whiskers) == 2  # the line and its end, of the first alone
     assert max(float(text.get("x", "")) for text in root.iter("text")) < 300
-    outlined = bars("Share", [Bar("a", 0.25, "25 %")], 300, full=1.0)
+    outlined = bars("Share", [Bar("a", 0.5, "25 %")], 300, full=2.0)
     outline, bar = (float(classed(outlined, name)[0].get("width", "")) for name in ("outline", "bar"))
     assert bar == pytest.approx(outline / 4, abs=0.1)
     assert ET.fromstring(bars("nothing", [], 300)).get("aria-label") == "nothing: "
@@ -101,6 +101,7 @@ def test_marks_stand_at_their_numbers_and_the_front_is_what_nothing_beats() -> N
     assert {name for name, part in marks.items() if "beaten" in part.get("class", "")} == beaten
     assert at["cut"] == at["tuned"]
     assert at["original"] - at["cut"] == pytest.approx(2 * (at["cut"] - at["int8"]), abs=0.3)  # 2 ms, and 1
+    assert at["cut"] - LEFT == pytest.approx(2 * (at["int8"] - LEFT), abs=0.2)  # the axis begins at 0
     assert up["original"] < up["int8"] == up["tuned"] < up["cut"]
     assert set(at) <= {part.text for part in ET.fromstring(picture).iter("text")}
     assert ET.fromstring(picture).get("aria-label", "").endswith("Pareto front: int8, original")

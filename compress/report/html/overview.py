@@ -80,7 +80,7 @@ def stages(report: dict[str, Any]) -> str:
     return section(
         "Stages",
         bullets(guard_lines(report)),
-        table("Each stage, measured on its ONNX file in single calls right after it", header, rows),
+        table("Measured on the ONNX file of each stage", header, rows),
         grid(*pictures, columns=len(pictures)),
         paragraph(agreement),
         f'<div class="notes">\n{bullets(notes)}</div>\n',
