@@ -1,7 +1,7 @@
 """Small rewrites of an exported ONNX graph, most because ONNX Runtime has an integer kernel for the new form only.
 
 Every function changes the graph in place; `rewrite` runs them all. None changes what the graph computes from
-finite values.
+finite values, but for rows of an attention that look at nothing.
 """
 
 import onnx
@@ -14,6 +14,7 @@ from compress.onnx_rewrites.gemm import linear_as_gemm
 from compress.onnx_rewrites.graph import Graph
 from compress.onnx_rewrites.int4 import pack_int4
 from compress.onnx_rewrites.integers import pad_integers, store_integer_biases, store_integer_weights
+from compress.onnx_rewrites.masks import bound_masks
 from compress.onnx_rewrites.names import name_layers
 from compress.onnx_rewrites.nbits import declare_domains
 from compress.onnx_rewrites.padding import fold_padding
@@ -27,6 +28,7 @@ def rewrite(model: onnx.ModelProto) -> None:
     graph = Graph(model)
     global_average_pool(graph)
     guard_after_values(graph)
+    bound_masks(graph)
     store_blocks(graph)
     store_integer_weights(graph)
     multiply_integers(graph)

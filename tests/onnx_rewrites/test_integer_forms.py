@@ -13,6 +13,7 @@ from compress.onnx_rewrites.attention import guard_after_values
 from compress.onnx_rewrites.embedding import gather_integers
 from compress.onnx_rewrites.gemm import linear_as_gemm
 from compress.onnx_rewrites.graph import Graph
+from compress.onnx_rewrites.masks import bound_masks
 from compress.onnx_rewrites.padding import fold_padding
 
 RANDOM = np.random.default_rng(0)
@@ -194,3 +195,50 @@ def test_the_guard_of_an_attention_moves_behind_its_product() -> None:
 def test_a_guard_of_something_else_stays() -> None:
     before = attention(guarded="x")
     assert operators(after(before, guard_after_values)) == operators(before)
+
+
+LOWEST = np.finfo(np.float32).min
+KEPT = np.array([True, True, True, False, False])
+BETWEEN = "wide = Unsqueeze(mask, axes) sum = Add(x, wide)"
+
+
+def masked(
+    value: float = float(LOWEST), order: str = "keep, zero, low", nodes: str = BETWEEN, extra: str = ""
+) -> onnx.ModelProto:
+    """Scores, of which the last two keys are masked by adding `value`, and their softmax."""
+    return model(
+        "float[2,4,5] x",
+        "float[2,4,5] y",
+        f"mask = Where({order}) {nodes} {extra} y = Softmax <axis=-1> (sum)",
+        keep=KEPT if order.startswith("keep") else ~KEPT,
+        drop=~KEPT,
+        zero=np.float32(0),
+        low=np.float32(value),
+        axes=np.array([0, 1]),
+    )
+
+
+@pytest.mark.parametrize("order", ["keep, zero, low", "drop, low, zero"])
+def test_masks_are_bounded_where_a_softmax_reads_them(order: str) -> None:
+    before, x = masked(order=order), (20 * RANDOM.standard_normal((2, 4, 5))).astype(np.float32)
+    x[..., 3:] = x[..., :3].max(-1, keepdims=True) + 1  # the masked keys would win
+    done = after(before, bound_masks)
+    found = run(done, x)
+    assert np.allclose(found, run(before, x), rtol=1e-6, atol=1e-20)
+    assert (found[..., 3:] > np.finfo(np.float32).tiny).all()  # normal numbers
+    assert operators(done) == operators(before)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        masked(value=-np.inf),  # rows without a key are NaN then, and guarded
+        masked(value=-1000.0),
+        masked(nodes="wide = Unsqueeze(mask, axes) sum = Mul(x, wide)"),
+        masked(extra="other = Sigmoid(sum)"),
+        masked(extra="other = Sigmoid(mask)"),
+    ],
+    ids=["infinity", "another number", "no sum", "read by another", "mask read by another"],
+)
+def test_other_choices_between_two_numbers_stay(before: onnx.ModelProto) -> None:
+    assert after(before, bound_masks).graph.node[0].input == before.graph.node[0].input
