@@ -15,7 +15,7 @@ MAX_SECONDS = 20.0
 # Long enough that a model's block is not about the caches it finds cold, nor about the other runtime's threads, which spin
 # for about a millisecond after their last call; short enough that a drift of the machine meets all candidates alike.
 BLOCK_SECONDS = 0.1
-BINS = 40
+BINS, TAIL = 40, 3.0
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,13 @@ class Latency:
         return 1000 * self.batch / float(self.samples_ms.mean())
 
     def histogram(self) -> dict[str, Any]:
-        """`counts` of calls in equal bins between `low_ms`, the fastest, and `high_ms`, the 99th percentile, and `above` that:
-        the slowest few, whatever else the machine did meanwhile, would push all others into one bin."""
+        """`counts` of calls in equal bins between `low_ms`, the fastest, and `high_ms`, and how many were `above` that.
+
+        `high_ms` is the 99th percentile, or three times the median if that is less: the slowest, whatever else the machine
+        did meanwhile, would push all others into one bin.
+        """
         low = float(self.samples_ms.min())
-        high = max(self.percentile(99), 1.01 * low)  # wide enough for calls that all took the same
+        high = max(min(self.percentile(99), TAIL * self.p50), 1.01 * low)  # wide enough for calls that all took the same
         counts, _ = np.histogram(self.samples_ms, BINS, (low, high))
         above = int((self.samples_ms > high).sum())
         return {"low_ms": round(low, 6), "high_ms": round(high, 6), "counts": counts.tolist(), "above": above}

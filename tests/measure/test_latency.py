@@ -158,3 +158,10 @@ def test_calls_that_took_the_same_are_in_the_first_bin(samples: list[float]) -> 
     found = Latency(np.array(samples)).histogram()
     assert (found["counts"], found["above"]) == ([len(samples), *[0] * 39], 0)
     assert found["low_ms"] == 0.5 < found["high_ms"]
+
+
+def test_a_long_tail_does_not_hide_the_others() -> None:
+    samples = np.array([1.0, 1.1, 1.2, 1.3, 50.0])
+    found = Latency(samples).histogram()
+    assert found["high_ms"] == pytest.approx(3 * 1.2)
+    assert (sum(found["counts"]), sum(map(bool, found["counts"])), found["above"]) == (4, 4, 1)

@@ -91,7 +91,7 @@ def test_everything_that_a_run_measured_has_its_place(report: dict[str, Any]) ->
     assert spoken == [
         "Accuracy in %: baseline 90.00; prune_channels 50.00; finetune 85.00; int8 88.00",
         "Latency in ms, p50 / p90: baseline 4 / 5; prune_channels 2 / 2.5; finetune 2 / 2.5; int8 0.8 / 1",
-        "Size in MB: baseline 8.00; prune_channels 2.00; finetune 2.00; int8 0.50",
+        "Size in MB: baseline 8; prune_channels 2; finetune 2; int8 0.5",
         "Accuracy against latency: baseline 90.00 % in 4 ms; prune_channels 50.00 % in 2 ms; finetune 85.00 % in 2 ms; "
         "int8 88.00 % in 0.8 ms. Pareto front: int8, baseline",
         "Width: conv1 64 → 32; fc 10; mix 8, replaced; mix.a new, 4",
@@ -156,6 +156,7 @@ def test_one_stage_alone_is_a_page(report: dict[str, Any]) -> None:
 def test_a_result_that_disappoints_is_shouted(report: dict[str, Any]) -> None:
     report["summary"].update(speedup=0.5, speedup_interval=[0.4, 0.8], size_ratio=0.8, accuracy_drop=-0.01)
     report["stages"][-1]["macs"] = 160_000_000
+    assert "95 % interval 1.25 to 2.50x" in to_html(report)
     assert Reader(to_html(report)).text["strong"] == ["2.00x SLOWER", "1.25x LARGER", "1.00 points gained", "2.00x MORE MACs"]
 
 
@@ -171,6 +172,12 @@ def test_two_stages_of_one_name_are_numbered(report: dict[str, Any]) -> None:
     read = Reader(to_html(report))
     assert read.text["h3"] == ["finetune 1", "finetune 2"]
     assert {"finetune 1: epochs", "finetune 2: epochs"} <= set(read.tables)
+
+
+def test_what_is_as_before_is_no_gain(report: dict[str, Any]) -> None:
+    report["summary"].update(speedup=1.004, size_ratio=0.996)
+    report["stages"][-1]["macs"] = report["stages"][0]["macs"]
+    assert Reader(to_html(report)).text["strong"] == ["as fast", "as large", "2.00 points lost", "as many MACs"]
 
 
 def test_layers_that_nothing_was_done_to_are_told_in_one_line(report: dict[str, Any]) -> None:

@@ -136,6 +136,9 @@ def test_a_histogram_is_as_high_as_its_counts() -> None:
     )
     label = ET.fromstring(picture).get("aria-label")
     assert label == "model.onnx: 12 calls, in ms p50 1.1, p90 1.5, p99 2; 2 took longer than the axis reaches"
+    assert [part.text for part in ET.fromstring(picture).iter("text")][-4:-1] == ["p50 1.1", "p90 1.5", "p99 2"]
+    slow = histogram("slow", {**latency, "p99": 9.0}, counts)
+    assert [part.text for part in ET.fromstring(slow).iter("text")][-2] == "p99 9 →"
     assert ET.fromstring(histogram("none", latency, {**counts, "counts": [0, 0]})) is not None
 
 

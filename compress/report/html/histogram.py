@@ -32,6 +32,7 @@ def histogram(what: str, latency: dict[str, Any], counts: dict[str, Any]) -> str
     parts += [words(_inside(at, text), BOTTOM + 16, text, "middle") for at, text in x.ticks(5)]
     for number, name in enumerate(("p50", "p90", "p99")):
         text = f"{name} {latency[name]:.3g}"
+        text += " →" if latency[name] > 1.001 * x.high else ""  # both are rounded
         at = min(max(x.at(latency[name]), x.start), x.end)
         bottom = TOP - 4 - 14 * (2 - number)  # one below the other: they may stand close
         parts.append(line(at, bottom - 9, at, BOTTOM, "whisker"))

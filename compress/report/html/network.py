@@ -35,8 +35,8 @@ def layers(report: dict[str, Any]) -> str:
     else:
         inside.append(paragraph(f"All {len(rows)} convolutions and linear layers have the width that they had."))
     if sparse:
-        title = f"Share of weights that are zero; {len(sparse)} of {len(rows)} layers have zeros"
-        inside += [paragraph(f"{title}."), _pictures("Zeros in weights", [_zeros(row) for row in sparse])]
+        title = f"Share of weights that are zero, in {len(sparse)} of {len(rows)} layers."
+        inside += [paragraph(title), _pictures("Zeros in weights", [_zeros(row) for row in sparse])]
     if len(rows) > MOST_ROWS:
         inside.append(paragraph(f"Only the first {MOST_ROWS} of {len(rows)} layers are shown; report.json has all.", "muted"))
     cells = [(row["name"], _text(row["width_before"]), _text(row["width_after"]), _percent(row["sparsity"])) for row in rows]
@@ -58,12 +58,11 @@ def _zeros(row: Layer) -> Bar:
 def _pictures(what: str, rows: Sequence[Bar]) -> str:
     shown = rows[:MOST_ROWS]
     parts = [shown[start : start + ROWS] for start in range(0, len(shown), ROWS)]
-    return grid(
-        *(
-            figure(f"{what}, layers {number * ROWS + 1} to {number * ROWS + len(part)}", bars(what, part, WIDTH, full=1.0))
-            for number, part in enumerate(parts)
-        )
-    )
+    pictures = []
+    for number, part in enumerate(parts):
+        which = f", layers {number * ROWS + 1} to {number * ROWS + len(part)}" if len(parts) > 1 else ""
+        pictures.append(figure(what + which, bars(what, part, WIDTH, full=1.0)))
+    return grid(*pictures)
 
 
 def integers(report: dict[str, Any]) -> str:

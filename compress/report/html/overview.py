@@ -15,24 +15,24 @@ LONGEST_NOTE = 1000  # some name every layer of a network
 def tiles(report: dict[str, Any]) -> str:
     """The figures that a reader came for, each with what it is made of."""
     summary, first, last = report["summary"], report["stages"][0], report["stages"][-1]
-    low, high = summary["speedup_interval"]
+    low, high = sorted(end if summary["speedup"] >= 1 else 1 / end for end in summary["speedup_interval"])
     timed = report["benchmarks"][:2]
     before, after = (f"{entry['latency_ms']['p50']:.3f}" for entry in (timed[0], timed[-1]))
     setting = timed[0]["latency_ms"]
     threads = f"{setting['threads']} thread" + ("s" if setting["threads"] != 1 else "")
     found = [
         (
-            _times(summary["speedup"], "faster", "SLOWER"),
+            _times(summary["speedup"], "faster", "SLOWER", "as fast"),
             f"{before} to {after} ms (p50), side by side; 95 % interval {low:.2f} to {high:.2f}x; "
             f"{setting['runtime']}, batch {setting['batch']}, {threads}",
         ),
         (
-            _times(summary["size_ratio"], "smaller", "LARGER"),
-            f"{first['size_bytes'] / 1e6:.2f} to {last['size_bytes'] / 1e6:.2f} MB (10^6 bytes) of ONNX",
+            _times(summary["size_ratio"], "smaller", "LARGER", "as large"),
+            f"{first['size_bytes'] / 1e6:.3g} to {last['size_bytes'] / 1e6:.3g} MB (10^6 bytes) of ONNX",
         ),
         _accuracy(report),
         (
-            _times(first["macs"] / max(last["macs"], 1), "fewer MACs", "MORE MACs"),
+            _times(first["macs"] / max(last["macs"], 1), "fewer MACs", "MORE MACs", "as many MACs"),
             f"{first['macs'] / 1e6:.1f} to {last['macs'] / 1e6:.1f} million multiply-adds; "
             f"{first['params'] / 1e6:.3f} to {last['params'] / 1e6:.3f} million parameters",
         ),
@@ -41,7 +41,9 @@ def tiles(report: dict[str, Any]) -> str:
     return f'<ul class="tiles">\n{boxes}</ul>\n'
 
 
-def _times(ratio: float, better: str, worse: str) -> str:
+def _times(ratio: float, better: str, worse: str, same: str) -> str:
+    if round(ratio, 2) == 1:
+        return same
     return f"{ratio:.2f}x {better}" if ratio >= 1 else f"{1 / ratio:.2f}x {worse}"
 
 
@@ -64,7 +66,7 @@ def stages(report: dict[str, Any]) -> str:
         percent = None if percent is None else 100 * percent
         accuracy.append(Bar(name, percent, "-" if percent is None else f"{percent:.2f}", None, class_))
         latency.append(Bar(name, times["p50"], f"{times['p50']:.3g} / {times['p90']:.3g}", times["p90"], class_))
-        size.append(Bar(name, mb, f"{mb:.2f}", None, class_))
+        size.append(Bar(name, mb, f"{mb:.3g}", None, class_))
     pictures = [
         figure("Latency, ms: bar to p50, line to p90", bars("Latency in ms, p50 / p90", latency, BAR_WIDTH)),
         figure("Size of the ONNX file, MB", bars("Size in MB", size, BAR_WIDTH)),

@@ -60,10 +60,10 @@ def scatter(points: Sequence[Point]) -> str:
         corners.append((x.at(point.latency_ms), y.at(point.accuracy)))
     parts.append(polyline([*corners, (x.end, corners[-1][1])], "front"))  # whoever can wait still has the most accurate
     marks = [(x.at(point.latency_ms), y.at(point.accuracy)) for point in points]
-    parts += [_mark(*at, point, point is points[0], point in best) for at, point in zip(marks, points, strict=True)]
     taken = [(at_x - 6, at_y - 6, at_x + 6, at_y + 6) for at_x, at_y in marks]
     by_worth = sorted(zip(marks, points, strict=True), key=lambda pair: pair[1] not in best)
-    for at, point in by_worth:  # those on the front have their choice of places
+    parts += [_mark(*at, point, point is points[0], point in best) for at, point in reversed(by_worth)]  # the best on top
+    for at, point in by_worth:  # and with their choice of places
         parts += _label(at, shortened(point.name, LETTERS), taken)
     spoken = "; ".join(f"{point.name} {point.accuracy:.2f} % in {point.latency_ms:.4g} ms" for point in points)
     label = f"Accuracy against latency: {spoken}. Pareto front: {', '.join(point.name for point in best)}"
