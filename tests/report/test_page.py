@@ -85,6 +85,7 @@ def test_everything_that_a_run_measured_has_its_place(report: dict[str, Any]) ->
         ["mix", "8", "-", "-"],
         ["mix.a", "-", "4", "0.00"],
     ]
+    assert {"Width", "Zeros in weights"} <= set(read.text["figcaption"])
     assert ["onnxruntime", "1.31.1"] in read.tables["What the figures were measured on"]
     assert read.text["pre"] == ["compress run --recipe recipe.yaml", RECIPE.rstrip()]
     spoken = [picture.get("aria-label", "") for picture in pictures(page)]
@@ -212,6 +213,7 @@ def test_the_largest_report_stays_light(report: dict[str, Any]) -> None:
     assert len(read.tables["Layers"]) == len(read.tables["Left in float"]) == 251
     assert "The first 250 of 3000; report.json has all." in read.text["p"]
     assert "Only the first 250 of 3000 layers are shown; report.json has all." in read.text["p"]
+    assert {"Width, layers 1 to 30", "Width, layers 241 to 250"} <= set(read.text["figcaption"])
     assert "finetune: epochs, 200 of 2000" in read.tables
 
 
