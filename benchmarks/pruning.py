@@ -55,7 +55,8 @@ def main() -> None:
     source = zoo.load(options.model, options.weights)
     task = load(source, options.data, options.train)
     result = json.loads(options.result.read_text()) if options.result.exists() else {"rows": []}
-    result["command"] = "python benchmarks/pruning.py " + " ".join(sys.argv[1:])
+    command = "python benchmarks/pruning.py " + " ".join(sys.argv[1:])
+    result["commands"] = [*(other for other in result.get("commands", []) if other != command), command]
     result["environment"] = describe_environment(torch.get_num_threads())
     if "baseline" not in result:
         model = source.model
