@@ -21,9 +21,11 @@ from compress.passes.recovery import rows
 from compress.quant.ptq import quantizers_in
 from compress.quant.qat import finish, freeze_ranges_, move_, trainable_
 from compress.quiet import quiet
-from compress.store import MANIFEST, WEIGHTS, load_model, save_model
+from compress.store import MANIFEST, WEIGHTS, load_model, read_manifest, save_model
 from compress.training import FitResult, Settings, fit
 from compress.training.settings import check
+
+UNTRAINED = "untrained"  # beside the state of a training: what it started from
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,24 @@ class QAT(Int8, Settings):
             folder, model = Path(scratch), None
             if workers.first():
                 with workers.alone():
-                    model = super().apply(artifact)
+                    model = self._calibrated(artifact)
                 if workers.count() > 1:
                     save_model(folder, model, artifact.reference, {})
             workers.share_files(folder, (WEIGHTS, MANIFEST))
             return load_model(folder, copy.deepcopy(artifact.reference)) if model is None else model
+
+    def _calibrated(self, artifact: Artifact) -> nn.Module:
+        """The network of `int8`; of a training that was interrupted the one that it started from, as times vary."""
+        folder = artifact.progress / UNTRAINED if artifact.progress is not None else None
+        if folder is not None and (folder / MANIFEST).is_file():
+            facts = read_manifest(folder)
+            artifact.notes.extend(facts["notes"])
+            return load_model(folder, copy.deepcopy(artifact.reference))
+        model = super().apply(artifact)
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+            save_model(folder, model, artifact.reference, {"notes": artifact.notes})
+        return model
 
     def _fit(self, network: fx.GraphModule, artifact: Artifact) -> FitResult:
         task = artifact.task

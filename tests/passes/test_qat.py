@@ -83,6 +83,41 @@ def test_training_that_hurts_is_undone_and_told(learned: nn.Module) -> None:
     assert notes[2].endswith(f" on the validation data, int8 without training {untrained:.4f}")
 
 
+def test_an_interrupted_training_goes_on_from_the_network_it_started_with(
+    learned: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def trained(folder: Path, kill_at: int | None = None) -> tuple[nn.Module, list[str]]:
+        folder.mkdir(exist_ok=True)
+        calls: list[int] = []
+
+        def validate(predict: Predict) -> float:
+            calls.append(1)
+            if len(calls) == kill_at:
+                raise KilledError
+            return float(predict(torch.ones(1, 3, 16, 16))[0, 0])
+
+        torch.manual_seed(0)
+        artifact = replace(Artifact.start(learned, replace(tiny_task(), validate=validate)), progress=folder)
+        model = QAT(epochs=3, weight_bits=4).apply(replace(artifact, model=copy.deepcopy(artifact.model)))
+        return model, artifact.notes
+
+    whole, notes = trained(tmp_path / "whole")
+    with pytest.raises(KilledError):
+        trained(tmp_path / "killed", kill_at=2)
+
+    def again(self: Int8, artifact: Artifact) -> nn.Module:
+        raise AssertionError("calibrated a second time")
+
+    monkeypatch.setattr(Int8, "apply", again)
+    resumed, said = trained(tmp_path / "killed")
+    assert said == notes
+    state = whole.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in resumed.state_dict().items())
+
+
 def test_training_that_ends_in_no_number_is_undone_and_told(learned: nn.Module) -> None:
     before, _ = after(Int8(), learned)
     task = replace(tiny_task(), train=lambda: [(images * torch.nan, labels) for images, labels in tiny_task().train()])
