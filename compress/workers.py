@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from compress.errors import UserError, WorkerError
+from compress.errors import CompressError, UserError, WorkerError
 
 Value = TypeVar("Value")
 
@@ -99,7 +99,7 @@ def joined(store: Any, mine: Membership) -> Iterator[None]:
             raise WorkerError(failed[0]) from None
         raise
     except Exception as error:
-        store.set(f"error/{mine.rank}", str(error))
+        store.set(f"error/{mine.rank}", str(error) if isinstance(error, CompressError) else f"{type(error).__name__}: {error}")
         raise
     finally:
         _mine.reset(token)

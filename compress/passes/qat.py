@@ -17,7 +17,7 @@ from compress.outputs import fixed_batch, predictor
 from compress.passes.base import check_range
 from compress.passes.finetune import soft_labels
 from compress.passes.int8 import Int8
-from compress.passes.recovery import rows
+from compress.passes.recovery import described, rows
 from compress.quant.ptq import quantizers_in
 from compress.quant.qat import finish, freeze_ranges_, move_, trainable_
 from compress.quiet import quiet
@@ -143,8 +143,7 @@ class QAT(Int8, Settings):
 
     def _better(self, untrained: nn.Module, trained: nn.Module, done: FitResult, artifact: Artifact) -> nn.Module:
         """The trained network, or the one from before where that scores better; with a note."""
-        losses = f"{done.steps} steps, mean loss of the first epoch {done.losses[0]:.4f}, of the last {done.losses[-1]:.4f}"
-        artifact.notes.append(losses + (", distilled from the original" if self.distill else ""))
+        artifact.notes.append(described(done) + (", distilled from the original" if self.distill else ""))
         if done.stopped is not None:
             artifact.notes.append(done.stopped)
         artifact.details["training"] = rows(done)

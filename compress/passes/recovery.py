@@ -45,10 +45,9 @@ def train_(
 
 def described(done: FitResult) -> str:
     """Steps, samples and losses in one line."""
-    return (
-        f"{done.steps} steps, {done.samples} samples in {done.precision}, mean loss of the first epoch {done.losses[0]:.4f}, "
-        f"of the last {done.losses[-1]:.4f}"
-    )
+    among = f" on {done.processes} processes" if done.processes > 1 else ""
+    losses = f"mean loss of the first epoch {done.losses[0]:.4f}, of the last {done.losses[-1]:.4f}"
+    return f"{done.steps} steps, {done.samples} samples in {done.precision}{among}, {losses}"
 
 
 def rows(done: FitResult) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ def test_it_comes_nearer_to_the_original_than_int8(learned: nn.Module, bits: int
     trained, notes = after(QAT(weight_bits=bits, epochs=8, learn_scales=learn_scales), learned)
     assert difference(trained, learned) < 0.7 * difference(before, learned)
     assert notes[0] == "ranges from 64 calibration samples"
-    assert notes[1].startswith("32 steps, mean loss of the first epoch ")
+    assert notes[1].startswith("32 steps, 512 samples in float32, mean loss of the first epoch ")
     assert notes[1].endswith(", distilled from the original")
     assert " is kept: it scores " in notes[2]
 
