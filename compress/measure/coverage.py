@@ -29,7 +29,7 @@ NO_KERNEL = "ONNX Runtime has no integer kernel for it as it stands in this grap
 
 @dataclass(frozen=True)
 class Coverage:
-    """`counts`: kind -> (in int8, total); `left_in_float`: (layer, reason) for the difference."""
+    """`counts`: kind -> (in int8, total); `left_in_float`: (layer, reason) for the difference, and for other operators."""
 
     counts: dict[str, tuple[int, int]]
     left_in_float: tuple[tuple[str, str], ...]
@@ -42,7 +42,7 @@ def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None)
     """Count convolutions, linear layers and additions in the file that ONNX Runtime's optimizer writes for `path`.
 
     Args:
-        reasons: for layers known to stay in float, why; the others get a general reason.
+        reasons: for layers and operators known to stay in float, why; other layers get a general reason.
     """
     graph = optimized_graph(path).graph
     counts, left = {}, []
@@ -66,6 +66,8 @@ def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None)
     floats = [name for name, kind in tables.items() if kind == TensorProto.FLOAT]
     counts["embedding"] = (len(tables) - len(floats), len(tables))
     left += [(name, (reasons or {}).get(name) or NO_KERNEL) for name in floats]
+    # What has no integer form at all, such as GELU, is nothing to count, and the graph keeps no name for it.
+    left += [(name, reason) for name, reason in (reasons or {}).items() if name not in dict(left)]
     return Coverage(counts, tuple(left))
 
 

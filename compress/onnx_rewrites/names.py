@@ -4,14 +4,14 @@ from onnx import NodeProto
 
 from compress.onnx_rewrites.graph import DQ, Graph, Q
 
-PRODUCTS = ("Conv", "Gemm", "MatMul", "MatMulInteger", "MatMulNBits")
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "MatMulNBits")
 # What ONNX Runtime merges into the convolution in front; and an ending that `measure.coverage` takes off again.
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid")
 MERGED = "_token_activation"
 
 
 def name_layers(graph: Graph) -> None:
-    """Name Conv, Gemm, MatMul and Gather, and their outputs, after the module that holds their weight; Add after what it adds to.
+    """Name products and Gather, and their outputs, after the module that holds their weight; Add after what it adds to.
 
     The optimizer keeps the name of a node that becomes an integer operator, and the name of the output of one that gets
     another memory layout; of an activation that it merges into that, the activation's output.
@@ -46,9 +46,15 @@ def _layer_name(graph: Graph, node: NodeProto) -> str | None:
             weight = graph.producer[weight].input[0]
         stored = weight.removesuffix("_int")
         return stored.removesuffix(".weight") if weight in graph.initializers and stored.endswith(".weight") else None
-    if node.op_type == "Add":
+    if node.op_type == "Add" and not _adds_constant(graph, node):
         before = graph.producer.get(node.input[0])
-        while before is not None and before.op_type not in (*PRODUCTS, "Add"):
-            before = graph.producer.get(before.input[0]) if before.input else None
+        while before is not None and (before.op_type not in (*PRODUCTS, "Add") or _adds_constant(graph, before)):
+            computed = [name for name in before.input if name in graph.producer]
+            before = graph.producer[computed[0]] if computed else None
         return f"add behind {before.name}" if before is not None and before.op_type != "Add" else None
     return None
+
+
+def _adds_constant(graph: Graph, node: NodeProto) -> bool:
+    """Whether a node is an Add of a stored tensor, such as a bias."""
+    return node.op_type == "Add" and any(name in graph.initializers for name in node.input)

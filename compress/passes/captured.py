@@ -32,7 +32,7 @@ def captured(
     inputs = captured_inputs(model, artifact.task.example_inputs, signature)
     structure = structure_of(model, artifact.reference)
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    graph_module = folded(model, inputs, signature.dynamic_shapes)
+    graph_module = folded(model, inputs, signature.dynamic_shapes, scheme.target)
     rescale(graph_module)
     placement = insert_quantizers(graph_module, scheme)
     check_weights(graph_module, placement)

@@ -10,8 +10,8 @@ from torch import Tensor, fx
 from compress.progress import report
 from compress.quant.lockstep import Batches, Layer, lockstep
 from compress.quant.parameters import bias_of, groups_of, parameter, reads_alone, store, weight_quantizer
-from compress.quant.placement import CLIPS
 from compress.quant.rows import sample_rows
+from compress.quant.targets import CLIPS
 
 SAMPLES = 512
 # Positions of a layer's output to learn from: at most so many, and no more than this many bytes of rows.

@@ -13,8 +13,8 @@ from compress.quant.blocks import BlockQuantizer
 from compress.quant.dynamic import DynamicQuantizer
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.graph import CONVOLUTIONS, attribute, layer_of
-from compress.quant.placement import CLIPS, addition_name
-from compress.quant.targets import ADDITIONS, LINEAR, WEIGHTED
+from compress.quant.placement import addition_name
+from compress.quant.targets import ADDITIONS, LINEAR, WEIGHTED, target_of
 
 Quantizer = ActivationQuantizer | DynamicQuantizer | WeightQuantizer | BlockQuantizer
 
@@ -174,7 +174,8 @@ def _layers(graph_module: fx.GraphModule) -> list[_Layer]:
 
 def _path(graph_module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     path: list[fx.Node] = []
-    while len(node.users) == 1 and next(iter(node.users)).target in CLIPS:
+    absorbed = target_of(graph_module).absorbed
+    while len(node.users) == 1 and next(iter(node.users)).target in absorbed:
         node = next(iter(node.users))
         path.append(node)
     quantizers = [user for user in node.users if isinstance(_quantizer(graph_module, user), ActivationQuantizer)]

@@ -15,18 +15,6 @@ from torch import fx
 from compress.quant.graph import aten, attribute, layer_of
 from compress.quant.targets import ADDITIONS, EMBEDDINGS, LINEAR, ORT_CPU, WEIGHTED, Target, in_integer_form
 
-# A clip costs nothing behind an operator with a quantized output: the zero point clips as it does.
-CLIPS = {
-    aten.relu.default,
-    aten.relu_.default,
-    aten.relu6.default,
-    aten.relu6_.default,
-    aten.hardtanh.default,
-    aten.hardtanh_.default,
-    aten.clamp.default,
-    aten.clamp_.default,
-}
-
 # These give out values that went in (or zero), so their output has their input's scale.
 KEEPS_VALUES = {
     aten.max_pool1d.default,
@@ -118,6 +106,7 @@ def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = Non
     placement = Placement()
     graph = graph_module.graph
     integer: set[fx.Node] = set()
+    floats: list[fx.Node] = []
     for node in graph.nodes:
         if node.op != "call_function" or not is_float(node):
             continue
@@ -133,14 +122,16 @@ def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = Non
             elif isinstance(node.args[0], fx.Node) and attribute(graph_module, node.args[0]) is not None:
                 placement.left_in_float[name] = "it reads a parameter, not an activation"
             elif node.target not in target.operands:
-                placement.left_in_float[name] = f"{target.title} has no integer kernel for {operator_name(node)}"
+                placement.left_in_float[name] = _no_kernel(node, target)
             else:
                 integer.add(node)
         elif node.target in target.operands and in_integer_form(node):
             operands = target.operands[node.target](node)
             if all(is_float(arg) and attribute(graph_module, arg) is None for arg in operands):
                 integer.add(node)
-    _drop_unwanted(integer, placement)
+        elif node.target in target.floats:
+            floats.append(node)
+    _drop_unwanted(integer, placement, target)
     given_in_integers: set[fx.Node] = set()
     operands_of = {node: target.operands[node.target](node) for node in graph.nodes if node in integer}
     for node, operands in operands_of.items():
@@ -149,10 +140,14 @@ def place(graph_module: fx.GraphModule, skip: Callable[[str], bool] | None = Non
         for operand in operands:
             _quantize(operand, placement)
         # The kernel of a linear layer can give floats, which spares the logits a rounding; the others cannot.
-        if node.target not in LINEAR or any(reader in integer for reader in _readers(node)):
-            _quantize(_last_clip(node), placement)
+        *absorbed, last = _given_out(node, target)
+        floats = [each for each in floats if each not in (*absorbed, last)]
+        if node.target not in LINEAR or any(reader in integer for reader in _readers(node, target)):
+            _quantize(last, placement)
         if node.target not in LINEAR:
-            given_in_integers.add(_last_clip(node))
+            given_in_integers.add(last)
+    for node in floats:
+        placement.left_in_float[_float_name(node)] = _no_kernel(node, target)
     for node in placement.source:
         everything = node in given_in_integers or keeps_values(node)
         placement.readers[node] = [
@@ -168,14 +163,27 @@ def _moves_quantized(node: fx.Node, placement: Placement) -> bool:
     return keeps_values(node) and node in placement.source
 
 
-def _drop_unwanted(integer: set[fx.Node], placement: Placement) -> None:
+def _no_kernel(node: fx.Node, target: Target) -> str:
+    form = " in this form" if node.target in target.operands else ""  # a mean over channels, not over pixels
+    return f"{target.title} has no integer kernel for {operator_name(node)}{form}"
+
+
+def _float_name(node: fx.Node) -> str:
+    """`gelu in blocks.0.act`, after the module that computes it."""
+    module = layer_of(node)
+    return f"{operator_name(node)} in {module}" if module != node.name else node.name
+
+
+def _drop_unwanted(integer: set[fx.Node], placement: Placement, target: Target) -> None:
     """Leave those operators without weights in float that nothing in integers reads, until no more fall away.
 
     Between two float operators, a quantized addition would only add rounding and two conversions.
     """
     while True:
         unwanted = [
-            node for node in integer if node.target not in WEIGHTED and not any(reader in integer for reader in _readers(node))
+            node
+            for node in integer
+            if node.target not in WEIGHTED and not any(reader in integer for reader in _readers(node, target))
         ]
         if not unwanted:
             return
@@ -207,19 +215,21 @@ def addition_name(node: fx.Node) -> str:
     return f"add behind {layer_of(before)}" if found and isinstance(before, fx.Node) else node.name
 
 
-def _readers(node: fx.Node) -> list[fx.Node]:
-    """The operators that read a node's value, seen through clips and through what only moves values."""
+def _readers(node: fx.Node, target: Target) -> list[fx.Node]:
+    """The operators that read a node's value, seen through what is absorbed and through what only moves values."""
     found = []
     for user in node.users:
-        found += _readers(user) if user.target in CLIPS | SPLITS or keeps_values(user) else [user]
+        seen_through = user.target in target.absorbed | SPLITS or keeps_values(user)
+        found += _readers(user, target) if seen_through else [user]
     return found
 
 
-def _last_clip(node: fx.Node) -> fx.Node:
-    """The node whose output is quantized in place of `node`'s own: the clip behind it, where that is its only reader."""
-    while len(node.users) == 1 and next(iter(node.users)).target in CLIPS:
-        node = next(iter(node.users))
-    return node
+def _given_out(node: fx.Node, target: Target) -> list[fx.Node]:
+    """The node and the operators that its kernel absorbs, the last of which is quantized in place of the others."""
+    found = [node]
+    while len(node.users) == 1 and next(iter(node.users)).target in target.absorbed:
+        found.append(node := next(iter(node.users)))
+    return found
 
 
 def _quantize(node: fx.Node, placement: Placement) -> fx.Node:

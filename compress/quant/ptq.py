@@ -19,7 +19,7 @@ from compress.quant.placement import Placement, place, weight_of
 from compress.quant.ranges import METHODS, candidates
 from compress.quant.samples import without_nan
 from compress.quant.scheme import Scheme
-from compress.quant.targets import EMBEDDINGS, WEIGHTED
+from compress.quant.targets import EMBEDDINGS, ORT_CPU, TARGET, WEIGHTED, target_of
 
 QUANTIZERS = "quantizers"
 AUTO = "auto"
@@ -34,24 +34,29 @@ def prepare(
 
     The same model and scheme always give the same module names, so that a saved state fits. `model` is not changed.
     """
-    graph_module = folded(model, example_inputs, dynamic_shapes)
-    return graph_module, insert_quantizers(graph_module, scheme or Scheme())
+    scheme = scheme or Scheme()
+    graph_module = folded(model, example_inputs, dynamic_shapes, scheme.target)
+    return graph_module, insert_quantizers(graph_module, scheme)
 
 
-def folded(model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes: Any = None) -> fx.GraphModule:
-    """A copy of `model` as a graph with batch norm folded, still in float."""
+def folded(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes: Any = None, target: str = ORT_CPU.name
+) -> fx.GraphModule:
+    """A copy of `model` as a graph with batch norm folded, still in float, in the form that `target` computes in integers."""
     graph_module = capture(model, example_inputs, dynamic_shapes)
     without_writes(graph_module)
     fold_batch_norm(graph_module)
     addmm_as_linear(graph_module)
-    split_silu(graph_module)
+    if target == ORT_CPU.name:
+        split_silu(graph_module)
+    graph_module.meta[TARGET] = target
     return graph_module
 
 
 def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement:
     """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now."""
     static = scheme.activations == "static"
-    placement = place(graph_module, scheme.excludes) if static else place_linear(graph_module, scheme)
+    placement = place(graph_module, scheme.excludes, target_of(graph_module)) if static else place_linear(graph_module, scheme)
     graph_module.add_submodule(QUANTIZERS, nn.Module())
     if scheme.biases:
         for node in placement.weights:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from compress.quant.targets import ORT_CPU
+
 FEWEST_BITS, MOST_BITS = 2, 8
 
 
@@ -25,6 +27,7 @@ class Scheme:
             codes with a scale per block.
         block_size: with `float`, how many inputs of a row share a scale; None for all of them.
         symmetric_weights: with `float`, the zero of each block is its middle code.
+        target: the runtime that the integers are for, a name in `compress.quant.targets.TARGETS`.
     """
 
     exclude: tuple[str, ...] = ()
@@ -36,6 +39,7 @@ class Scheme:
     activations: Literal["static", "dynamic", "float"] = "static"
     block_size: int | None = None
     symmetric_weights: bool = True
+    target: str = ORT_CPU.name
 
     def excludes(self, layer: str) -> bool:
         """Whether a layer is to stay in float."""
@@ -62,6 +66,7 @@ class Scheme:
             "activations": self.activations,
             "block_size": self.block_size,
             "symmetric_weights": self.symmetric_weights,
+            "target": self.target,
         }
 
     @classmethod
