@@ -18,7 +18,7 @@ from compress.artifact import Record, record_to_dict
 from compress.planning import PruningPlan
 from compress.progress import watch
 from compress.report.markdown import BENCHMARK_COLUMNS, benchmark_row
-from compress.report.text import COLUMNS, float_layers, guard_lines, headline, row, stage_table
+from compress.report.text import COLUMNS, float_layers, headline, row, stage_table, verdicts
 from compress.sensitivity import Sensitivity
 
 # A bar for less than this would only flicker.
@@ -67,7 +67,7 @@ class Screen:
             return
         self.console.print()
         self.console.print(make_table(*stage_table(report)))
-        for line in [*guard_lines(report), *float_layers(report)]:
+        for line in [*verdicts(report), *float_layers(report)]:
             self.console.print(line, markup=False)
         for line in headline(report):
             self.console.print(line, markup=False)
@@ -200,5 +200,6 @@ def pass_details(kind: type[Any]) -> None:
         default = field.default if field.default is not MISSING else "required"
         if field.default_factory is not MISSING:
             default = field.default_factory()
-        shown = (",".join(map(str, default)) or "none") if isinstance(default, tuple | dict) else default
+        items = [f"{name}={value}" for name, value in default.items()] if isinstance(default, dict) else default
+        shown = (",".join(map(str, items)) or "none") if isinstance(items, tuple | list) else items
         console.print(f"  --pass {kind.name}:{field.name}={shown}", markup=False)

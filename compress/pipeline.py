@@ -78,12 +78,30 @@ def check_choice(passes: Sequence[Pass]) -> None:
             raise UserError(f"{after.name} cannot come after {before.name}: it trains, and shared values would part; use int8")
 
 
+def rehearse(passes: Sequence[Pass], model: nn.Module, task: Task) -> None:
+    """Let each pass that can, such as one that needs a teacher, find out before anything runs what it would stumble over.
+
+    Raises:
+        UserError: it would.
+    """
+    for pass_ in passes:
+        if hasattr(pass_, "rehearse"):
+            pass_.rehearse(model, task)
+
+
 def options_of(pass_: Pass | None) -> dict[str, Any]:
     """A pass's options as plain data, every default written out; nothing of no pass."""
     if not is_dataclass(pass_):
         return {}
     values = {field.name: getattr(pass_, field.name) for field in fields(pass_)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """An option as a recipe can hold it; of a module, which none can, its class."""
+    if isinstance(value, nn.Module):
+        return f"a {type(value).__name__}"
+    return list(value) if isinstance(value, tuple) else value
 
 
 def seed_everything(seed: int) -> None:

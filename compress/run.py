@@ -23,12 +23,12 @@ from compress.measure.environment import available_cores
 from compress.measure.latency import Latency, ratio_with_interval
 from compress.parity import check_parity
 from compress.passes.base import Pass
-from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, run_pipeline
+from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, rehearse, run_pipeline
 from compress.quant.ptq import rounds_activations
 from compress.recipe import Recipe, resolved
 from compress.report import build_report, layer_rows, to_html, to_markdown
 from compress.report.json_text import dumps
-from compress.report.text import guard_lines, headline, stage_table
+from compress.report.text import headline, stage_table, verdicts
 from compress.sources.source import Source
 from compress.store import MANIFEST, WEIGHTS, load_model, read_manifest, save_model
 from compress.tables import html_block
@@ -51,7 +51,7 @@ class Run:
     folder: Path | None
 
     def _repr_html_(self) -> str:
-        return html_block(*stage_table(self.report), lines=[*guard_lines(self.report), *headline(self.report)])
+        return html_block(*stage_table(self.report), lines=[*verdicts(self.report), *headline(self.report)])
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ def _execute(source: Source, task: Task, passes: Sequence[Pass], recipe: Recipe,
         options = Options(device=options.device)
     torch.set_num_threads(available_cores())
     check(passes, task)
+    rehearse(passes, source.model, task)
     plain = resolved(recipe, passes)
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(options.out or Path(scratch))

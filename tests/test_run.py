@@ -35,7 +35,16 @@ from compress.testing import tiny_model, tiny_task
 
 QUICK = {"min_runs": 3, "min_seconds": 0.01, "max_seconds": 0.2}
 PASSES = [PruneChannels(0.5, round_to=4), ReestimateBatchNorm(), Finetune(epochs=2, lr=0.01), Int8()]
-FILES = {"model.onnx", "baseline.onnx", "model.safetensors", "manifest.json", "recipe.yaml", "report.json", "report.md", "report.html"}
+FILES = {
+    "model.onnx",
+    "baseline.onnx",
+    "model.safetensors",
+    "manifest.json",
+    "recipe.yaml",
+    "report.json",
+    "report.md",
+    "report.html",
+}
 FILES |= {"training.csv"}  # of runs that trained
 
 

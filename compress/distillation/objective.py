@@ -106,6 +106,8 @@ def _pairs(name: str, term: Term, student: nn.Module, teacher: Teacher | None, g
     if not found:
         found = paired_blocks(student, teacher.network)
         found = found if found or term.sees == "attention" else common_stages(student, teacher.network)
+    if not found and term.sees == "attention":
+        raise UserError(f"the loss {name} compares attentions, and student and teacher have none in blocks that could be paired")
     if not found:
         raise UserError(f"the loss {name} compares layers, and none could be paired by name; say which with pairs")
     return list(found.items())

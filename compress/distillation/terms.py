@@ -145,6 +145,13 @@ def pooled(x: Tensor) -> Tensor:
     return x.mean(1) if x.ndim == 3 else x
 
 
+def _tokens(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    if student.ndim != 3:
+        shape = "x".join(map(str, student.shape))
+        raise UserError(f"the loss tinybert_hidden compares tokens, batch x tokens x width; an output of {shape} has none")
+    return student, teacher
+
+
 def _indices(target: Tensor, name: str) -> Tensor:
     if target.ndim != 1:
         raise UserError(f"the loss {name} needs one class for each sample; leave mixup out")
@@ -246,7 +253,7 @@ TERMS: dict[str, Term] = {
         1.0,
         "features",
         "Jiao et al. 2020, TinyBERT",
-        _on_pairs(lambda s, t, batch: losses.transformer_hidden(s, t, mask=batch.mask), project=True),
+        _on_pairs(lambda s, t, batch: losses.transformer_hidden(*_tokens(s, t), mask=batch.mask), project=True),
     ),
     "tinybert_attention": Term(1.0, "attention", "Jiao et al. 2020, TinyBERT", _on_attentions(_scores, last=False)),
     "tinybert_prediction": Term(

@@ -1,6 +1,8 @@
 """Training towards a teacher: another network, or the untouched original."""
 
-from collections.abc import Callable
+import copy
+import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -14,9 +16,10 @@ from compress.distillation.cache import Cache
 from compress.distillation.terms import find
 from compress.errors import UserError
 from compress.files import CACHE
-from compress.outputs import predictor
+from compress.outputs import first_tensor, predictor
 from compress.passes.base import check_range
 from compress.passes.recovery import train_
+from compress.task import Task
 from compress.training import Batches, Settings
 from compress.training.loop import count_batches
 from compress.training.settings import check
@@ -35,7 +38,7 @@ class Distill(Settings):
     Source: of each loss, see `compress.distillation.terms` and `compress.losses`.
 
     Args:
-        teacher: `original`, the run's own uncompressed model; or a MODEL as the command line takes it.
+        teacher: `original`, the run's own uncompressed model; a MODEL as the command line takes it; or, in Python, a module.
         teacher_weights: a file of weights for the teacher.
         losses: name of a loss to its weight, above 0.
         pairs: layer of the student to layer of the teacher, for losses on layers; without, those of the same name, or blocks at
@@ -48,7 +51,7 @@ class Distill(Settings):
             the training, see `compress.training.Settings`.
     """
 
-    teacher: str = ORIGINAL
+    teacher: str | nn.Module = ORIGINAL
     teacher_weights: str | None = None
     losses: dict[str, float] = field(default_factory=lambda: {"kd": 0.9, "ce": 0.1})
     pairs: dict[str, str] = field(default_factory=dict)
@@ -63,6 +66,9 @@ class Distill(Settings):
 
     def __post_init__(self) -> None:
         check(self, self.name)
+        if not isinstance(self.losses, Mapping):
+            example = "losses={'kd': 0.9, 'ce': 0.1}"
+            raise UserError(f"{self.name}: losses must map names of losses to weights, such as {example}, got {self.losses!r}")
         if not self.losses:
             raise UserError(f"{self.name}: losses is empty; name one, such as kd=0.9,ce=0.1")
         for loss, weight in self.losses.items():
@@ -74,11 +80,28 @@ class Distill(Settings):
         check_range(self.name, "temperature", self.temperature, 0, float("inf"), open_ends=True)
         check_range(self.name, "label_smoothing", self.label_smoothing, 0, 0.999, open_ends=False)
         if self.teacher_weights is not None and self.teacher == ORIGINAL:
-            raise UserError(f"{self.name}: teacher_weights needs a teacher that they are for")
+            raise UserError(f"{self.name}: the teacher original has its own weights; teacher_weights goes with a MODEL")
         if self.control and self.patience is not None:
             raise UserError(f"{self.name}: control needs as many steps with and without teacher; leave patience out")
         if self.patience is not None:
             object.__setattr__(self, "needs", ("train", "validate"))
+
+    def rehearse(self, model: nn.Module, task: Task) -> None:
+        """Before anything runs: find the teacher, and compare it with the model as it stands.
+
+        Raises:
+            UserError: there is no such teacher, or it cannot be compared as asked for.
+        """
+        if {find(name).sees for name in self.losses} == {"labels"}:
+            return
+        student, inputs = copy.deepcopy(model), task.example_inputs
+        teacher = Teacher(student if self.teacher == ORIGINAL else self._network(task), next(model.parameters()).device)
+        try:
+            with torch.no_grad(), objective(student, teacher, self.losses, inputs, pairs=self.pairs) as loss:
+                logits = first_tensor(student.eval()(*inputs))
+                loss(logits.float(), inputs, torch.zeros(len(logits), dtype=torch.long))
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
 
     def apply(self, artifact: Artifact) -> nn.Module:
         model, task = artifact.model, artifact.task
@@ -109,19 +132,36 @@ class Distill(Settings):
         if self.teacher == ORIGINAL:
             network, about = artifact.reference, f", distilled from the original {named}"
         else:
-            network = zoo.load(self.teacher, self.teacher_weights).model.eval()
-            about = f", distilled from {self.teacher} {named}"
-            try:
-                predictor(network)(*task.example_inputs)
-            except Exception as error:  # another network's forward can raise anything
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise UserError(f"the teacher {self.teacher} does not run on the student's inputs ({first})") from None
+            network = self._network(task)
+            about = f", distilled from {self._title} {named}"
             if task.validate is not None:  # a teacher that expects other inputs shows here
                 about += f"; the teacher scores {task.validate(predictor(network)):.4f} on the validation data"
         cache = None
         if sees <= {"labels", "logits"} and artifact.progress is not None and not self.mixup:
             cache = Cache(CACHE.expanduser() / "teachers", network, samples_in(task.train))
         return Teacher(network, device, cache=cache), about
+
+    @property
+    def _title(self) -> str:
+        return self.teacher if isinstance(self.teacher, str) else f"a {type(self.teacher).__name__}"
+
+    def _network(self, task: Task) -> nn.Module:
+        """The teacher that is not the original, in eval mode, once it has run on the student's inputs."""
+        if isinstance(self.teacher, str):
+            if difflib.get_close_matches(self.teacher, [ORIGINAL], cutoff=0.7):
+                raise UserError(f"{self.name}: unknown teacher '{self.teacher}'. Did you mean '{ORIGINAL}'?")
+            try:
+                network = zoo.load(self.teacher, self.teacher_weights).model.eval()
+            except UserError as error:
+                raise UserError(f"{self.name}: the teacher: {error}") from None
+        else:
+            network = self.teacher.eval()
+        try:
+            predictor(network)(*task.example_inputs)
+        except Exception as error:  # another network's forward can raise anything
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{self.name}: the teacher {self._title} does not run on the student's inputs ({first})") from None
+        return network
 
 
 def samples_in(train: Callable[[], Batches] | None) -> int:

@@ -1,5 +1,6 @@
 """The words and columns that terminal, Markdown and HTML share."""
 
+from itertools import pairwise
 from typing import Any
 
 COLUMNS = ("stage", "accuracy %", "ms p50", "p90", "size MB", "params M", "MMACs", "seconds")
@@ -73,9 +74,21 @@ def coverage_text(coverage: dict[str, Any]) -> str:
     return ", ".join(f"{done}/{total} {kind}" for kind, (done, total) in kinds.items()) + " in int8"
 
 
-def guard_lines(report: dict[str, Any]) -> list[str]:
-    """What a search within a bound came to; none for a run without."""
-    return [f"{stage['name']}: {stage['notes'][-1]}" for stage in report["stages"] if "guard" in stage.get("details", {})]
+def verdicts(report: dict[str, Any]) -> list[str]:
+    """What a search within a bound came to, and what a teacher was good for; none for a run without."""
+    found = [f"{stage['name']}: {stage['notes'][-1]}" for stage in report["stages"] if "guard" in stage.get("details", {})]
+    return found + _teachers(report["stages"])
+
+
+def _teachers(stages: list[dict[str, Any]]) -> list[str]:
+    """Each teacher beside the same training without it; none without a control."""
+    pairs = [(one, other) for one, other in pairwise(stages) if one["name"] == f"{other['name']}_control"]
+    return [
+        f"{taught['name']}: the teacher brings {100 * (taught['accuracy'] - control['accuracy']):+.2f} points "
+        f"({100 * control['accuracy']:.2f} % on the labels alone)"
+        for control, taught in pairs
+        if taught["accuracy"] is not None
+    ]
 
 
 def float_layers(report: dict[str, Any]) -> list[str]:

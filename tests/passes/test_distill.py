@@ -16,6 +16,7 @@ from compress.errors import PassError, UserError
 from compress.passes.distill import Distill, samples_in
 from compress.passes.finetune import Finetune
 from compress.passes.prune_channels import PruneChannels
+from compress.report.text import verdicts
 from compress.testing import check_pass, tiny_model, tiny_task
 
 QUICK = {"min_runs": 3, "min_seconds": 0.01, "max_seconds": 0.2}
@@ -81,10 +82,10 @@ def test_answers_to_samples_that_come_again_are_kept_on_disk(tmp_path: Path, mon
     run: Callable[..., Tensor] = compress.distillation.Teacher._run
     monkeypatch.setattr("compress.distillation.Teacher._run", lambda self, x: (asked.append(len(x[0])), run(self, x))[1])
     first = compress.run(tiny_model(), task, steps, out=tmp_path / "a", timing=QUICK)
-    # An epoch's samples, and the two examples by which shapes are compared.
-    assert sum(asked) == sum(len(y) for _, y in batches) + len(task.example_inputs[0])
+    epoch, examples = sum(len(y) for _, y in batches), len(task.example_inputs[0])  # by the examples shapes are compared
+    assert sum(count for count in asked if count > examples) == epoch
     again = compress.run(tiny_model(), task, steps, out=tmp_path / "b", timing=QUICK)
-    assert sum(asked) == sum(len(y) for _, y in batches) + len(task.example_inputs[0])
+    assert sum(count for count in asked if count > examples) == epoch
     assert all(torch.equal(x, again.model.state_dict()[name]) for name, x in first.model.state_dict().items())
     assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 1
 
@@ -100,6 +101,10 @@ def test_the_control_is_the_same_training_without_the_teacher(tmp_path: Path) ->
     assert losses(stages["distill_control"]) == losses(plain.report["stages"][-1])
     assert losses(stages["distill"]) == losses(taught.report["stages"][-1])
     assert all(torch.equal(x, taught.model.state_dict()[name]) for name, x in run.model.state_dict().items())
+    gained = 100 * (stages["distill"]["accuracy"] - stages["distill_control"]["accuracy"])
+    said = f"distill: the teacher brings {gained:+.2f} points ({100 * stages['distill_control']['accuracy']:.2f} % on the labels alone)"
+    assert verdicts(run.report) == [said]
+    assert verdicts(taught.report) == []
     assert run.report["summary"]["accuracy_drop"] == taught.report["summary"]["accuracy_drop"]
     assert (tmp_path / "run" / "model.onnx").stat().st_size == stages["distill"]["size_bytes"]
 
@@ -140,7 +145,7 @@ def test_a_teacher_that_does_not_run_is_told(tmp_path: Path) -> None:
     path.write_text("from torch import nn\ndef grey():\n    return nn.Conv2d(1, 4, 3)\n")
     with pytest.raises(UserError) as error:
         compress.apply(Distill(teacher=f"{path}:grey"), tiny_model(), tiny_task())
-    assert str(error.value).startswith(f"the teacher {path}:grey does not run on the student's inputs (")
+    assert str(error.value).startswith(f"distill: the teacher {path}:grey does not run on the student's inputs (")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,14 @@ def test_a_teacher_that_does_not_run_is_told(tmp_path: Path) -> None:
         ({"losses": {"kd": 0.0}}, "distill: the weight of kd must be in (0, inf), got 0"),
         ({"temperature": 0.0}, "distill: temperature must be in (0, inf), got 0"),
         ({"label_smoothing": 1.0}, "distill: label_smoothing must be in [0, 0.999], got 1"),
-        ({"teacher_weights": "x.safetensors"}, "distill: teacher_weights needs a teacher that they are for"),
+        (
+            {"teacher_weights": "x.safetensors"},
+            "distill: the teacher original has its own weights; teacher_weights goes with a MODEL",
+        ),
+        (
+            {"losses": "hint"},
+            "distill: losses must map names of losses to weights, such as losses={'kd': 0.9, 'ce': 0.1}, got 'hint'",
+        ),
         (
             {"control": True, "patience": 2},
             "distill: control needs as many steps with and without teacher; leave patience out",
@@ -166,6 +178,40 @@ def test_options_out_of_range_are_told(options: dict[str, Any], told: str) -> No
     with pytest.raises(UserError) as error:
         Distill(**options)
     assert str(error.value) == told
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"teacher": "orignal"}, "distill: unknown teacher 'orignal'. Did you mean 'original'?"),
+        ({"teacher": "resnt56"}, "distill: the teacher: unknown model 'resnt56'. Did you mean 'resnet56'?"),
+        (
+            {"losses": {"hint": 1.0}, "pairs": {"stem": "stems"}},
+            "distill: the teacher has no layer 'stems'. Did you mean 'stem'?",
+        ),
+        (
+            {"losses": {"tinybert_hidden": 1.0}},
+            "distill: the loss tinybert_hidden compares tokens, batch x tokens x width; an output of 2x16x16x16 has none",
+        ),
+        (
+            {"losses": {"minilm": 1.0}},
+            "distill: the loss minilm compares attentions, and student and teacher have none in blocks that could be paired",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_told_before_anything_runs(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    steps, shown = [PruneChannels(0.25, round_to=4), Distill(**options)], []
+    with pytest.raises(UserError) as error:
+        compress.run(tiny_model(), tiny_task(), steps, out=tmp_path / "out", on_stage=shown.append)
+    assert str(error.value) == told
+    assert (shown, (tmp_path / "out").exists()) == ([], False)
+
+
+def test_a_module_can_teach() -> None:
+    one, notes = after(Distill(epochs=1, losses={"kd": 1.0}, teacher=tiny_model()))
+    other, _ = after(Distill(epochs=1, losses={"kd": 1.0}))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert ", distilled from a TinyResidual by kd 1; the teacher scores " in notes[0]
 
 
 def test_patience_needs_validation_data() -> None:

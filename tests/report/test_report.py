@@ -8,7 +8,7 @@ from torch import nn
 
 from compress.report.json_text import dumps
 from compress.report.markdown import to_markdown
-from compress.report.text import coverage_text, float_layers, guard_lines, headline, row, stage_table
+from compress.report.text import coverage_text, float_layers, headline, row, stage_table, verdicts
 from compress.run import Run
 
 LATENCY = {"p50": 2.5, "p90": 3.0, "p99": 4.0, "batch": 1, "runtime": "ort-cpu", "threads": 1}
@@ -162,12 +162,12 @@ def test_json_is_standard_json() -> None:
 
 def test_a_search_within_a_bound_is_a_line_and_a_table_of_what_it_tried() -> None:
     found = report()
-    assert guard_lines(found) == []
+    assert verdicts(found) == []
     trial = {"in_float": ["a", "b"], "score": 0.92, "drop": 0.01, "latency_ms": 0.5, "extra_ms": 0.25, "seconds": 4.0}
     first = {**trial, "in_float": [], "score": 0.5, "drop": 0.43, "extra_ms": 0.0}
     stage = found["stages"][-1]
     stage["details"], stage["notes"] = {"guard": {"trials": [first, trial]}}, ["ranges", "at most 1 points may be lost"]
-    assert guard_lines(found) == ["int8: at most 1 points may be lost"]
+    assert verdicts(found) == ["int8: at most 1 points may be lost"]
     lines = to_markdown(found).splitlines()
     at = lines.index("| tried, in float | validation % | points lost | p50 ms | more ms than without |")
     assert lines[at + 2 : at + 4] == ["| none | 50.00 | 43.00 | 0.500 | 0.000 |", "| a, b | 92.00 | 1.00 | 0.500 | 0.250 |"]

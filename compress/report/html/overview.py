@@ -5,7 +5,7 @@ from typing import Any
 from compress.report.html.bars import Bar, bars
 from compress.report.html.parts import bullets, figure, grid, paragraph, section, stage_names, table
 from compress.report.html.scatter import Point, on_front, scatter
-from compress.report.text import guard_lines, stage_table
+from compress.report.text import stage_table, verdicts
 from compress.tables import html_escaped
 
 BAR_WIDTH = 350
@@ -81,7 +81,7 @@ def stages(report: dict[str, Any]) -> str:
     )
     return section(
         "Stages",
-        bullets(guard_lines(report)),
+        bullets(verdicts(report)),
         table("Measured on the ONNX file of each stage", header, rows),
         grid(*pictures, columns=len(pictures)),
         paragraph(agreement),
