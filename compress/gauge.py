@@ -22,6 +22,7 @@ class Gauge:
         signature: of the networks' forward.
         judge: scores a prediction function, larger is better; None where nothing is scored.
         threads: of the timed runtime; scores are computed with all cores.
+        runtime: that runs the files, see `open_onnx`.
         timing: limits of the timing loop, see `time_interleaved`.
     """
 
@@ -31,6 +32,7 @@ class Gauge:
     judge: Callable[[Callable[..., np.ndarray]], float] | None
     threads: int = 1
     timing: Mapping[str, float] = field(default_factory=lambda: {"min_seconds": 0.5})
+    runtime: str = "ort-cpu"
 
     def write(self, model: nn.Module, name: str) -> Path:
         """The file of a network."""
@@ -39,13 +41,13 @@ class Gauge:
         return path
 
     def score(self, path: Path) -> float | None:
-        """What the judge says of a file in ONNX Runtime."""
-        return None if self.judge is None else float(self.judge(open_onnx(path, threads=available_cores()).predict))
+        """What the judge says of a file."""
+        return None if self.judge is None else float(self.judge(open_onnx(path, self.runtime, available_cores()).predict))
 
     def latencies_ms(self, first: Path, second: Path) -> tuple[float, float]:
         """p50 of single samples of two files, interleaved."""
         x = [x[:1].numpy() for x in self.example_inputs]
-        sessions = [open_onnx(path, threads=self.threads) for path in (first, second)]
+        sessions = [open_onnx(path, self.runtime, self.threads) for path in (first, second)]
         calls = {str(number): (lambda s=session: s.run(*x)) for number, session in enumerate(sessions)}
         before, after = time_interleaved(calls, **self.timing).values()  # type: ignore[arg-type]
         return float(np.median(before)), float(np.median(after))

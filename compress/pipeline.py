@@ -22,10 +22,12 @@ from compress.export import export_onnx
 from compress.measure import count_macs, count_nonzero, count_parameters, open_onnx, time_one
 from compress.measure.environment import available_cores
 from compress.measure.latency import Latency
+from compress.measure.runtimes import check_installed
 from compress.outputs import tensors
 from compress.passes.base import ORDER, Pass
 from compress.pruning.oracle import watched
 from compress.quant.ptq import quantizers_in
+from compress.quant.targets import ORT_CPU, TARGETS
 from compress.task import Predict, Task
 
 HOW_TO_GIVE = {
@@ -89,6 +91,18 @@ def rehearse(passes: Sequence[Pass], model: nn.Module, task: Task) -> None:
             pass_.rehearse(model, task)
 
 
+def runtime_of(passes: Sequence[Pass]) -> str:
+    """What a run measures with: the runtime that its integers are for, else ONNX Runtime on the CPU.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    asked = [target for pass_ in passes if (target := getattr(pass_, "target", None)) in TARGETS]
+    runtime = str(asked[-1]) if asked else ORT_CPU.name
+    check_installed(runtime)
+    return runtime
+
+
 def options_of(pass_: Pass | None) -> dict[str, Any]:
     """A pass's options as plain data, every default written out; nothing of no pass."""
     if not is_dataclass(pass_):
@@ -118,19 +132,21 @@ class Meter:
     Args:
         threads: of the runtime while it is timed; accuracy is computed with all cores.
         limits: of the timing loop, see `time_interleaved`; a test shortens it.
+        runtime: that runs the files, see `open_onnx`.
     """
 
     threads: int
     limits: dict[str, float]
+    runtime: str = "ort-cpu"
 
     def measure(self, name: str, artifact: Artifact, path: Path, options: dict[str, Any], seconds: float) -> Record:
         """Export `artifact.model` to `path` and fill in a row of the table."""
         example, model = artifact.task.example_inputs, artifact.model
         export_onnx(model, example, path, artifact.signature)
-        session = open_onnx(path, threads=self.threads)
+        session = open_onnx(path, self.runtime, self.threads)
         single = [x[:1].numpy() for x in example]
         times = Latency(time_one(lambda: session.run(*single), **self.limits), 1, session.runtime, self.threads)
-        accuracy, samples = evaluated(artifact.task, open_onnx(path, threads=available_cores()).predict)
+        accuracy, samples = evaluated(artifact.task, open_onnx(path, self.runtime, available_cores()).predict)
         return Record(
             name=name,
             options=options,

@@ -21,10 +21,12 @@ from compress.folder import BASELINE, HALF, HTML, MARKDOWN, MODEL, REPORT, STAGE
 from compress.measure import describe_environment, integer_coverage, open_onnx, open_torch, peak_memory_bytes, time_interleaved
 from compress.measure.environment import available_cores
 from compress.measure.latency import Latency, ratio_with_interval
+from compress.measure.openvino_coverage import openvino_coverage
 from compress.parity import check_parity
 from compress.passes.base import Pass
-from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, rehearse, run_pipeline
+from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, rehearse, run_pipeline, runtime_of
 from compress.quant.ptq import rounds_activations
+from compress.quant.targets import OPENVINO, target_of
 from compress.recipe import Recipe, resolved
 from compress.report import build_report, layer_rows, to_html, to_markdown
 from compress.report.json_text import dumps
@@ -184,7 +186,7 @@ def _work(
     origin = workers.told(lambda: source.origin)
     plan = Plan(
         folder=folder.stages,
-        meter=Meter(options.threads, options.timing or {}),
+        meter=Meter(options.threads, options.timing or {}, runtime_of(passes)),
         seed=recipe.seed,
         device=device,
         on_stage=options.on_stage,
@@ -204,9 +206,11 @@ def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recip
     files = {BASELINE: stages[0] / "model.onnx", MODEL: stages[-1] / "model.onnx"}
     model, task = artifact.model, artifact.task
     kind = "int8" if rounds_activations(model) else "fp32"
-    parity = check_parity(model, open_onnx(files[MODEL]).predict, task, kind, MODEL)
+    target = target_of(model).name
+    parity = check_parity(model, open_onnx(files[MODEL], target).predict, task, kind, MODEL)
     quantization = model.meta.get("quantization", {}) if isinstance(model, torch.fx.GraphModule) else {}
-    coverage = integer_coverage(files[MODEL], quantization.get("left_in_float"))
+    count = openvino_coverage if target == OPENVINO.name else integer_coverage
+    coverage = count(files[MODEL], quantization.get("left_in_float"))
     half = _half_precision(artifact, folder) if recipe.fp16 else None
     for name, path in files.items():
         write_atomically(folder.path / name, path.read_bytes())
@@ -256,7 +260,7 @@ def _side_by_side(artifact: Artifact, folder: RunFolder, half: bool, options: Op
     """Baseline and compressed file, timed interleaved in every runtime that is here; the first two rows are the headline's."""
     single = [x[:1].numpy() for x in artifact.task.example_inputs]
     rows: list[dict[str, Any]] = []
-    for runtime, threads in usable_runtimes(options.threads):
+    for runtime, threads in usable_runtimes(options.threads, target_of(artifact.model).name):
         if runtime.startswith("torch"):
             models = {BASELINE: copy.deepcopy(artifact.reference), MODEL: copy.deepcopy(artifact.last_float)}
             example = artifact.task.example_inputs
@@ -294,12 +298,12 @@ def _call(session: Any, arrays: list[np.ndarray]) -> Callable[[], object]:
     return lambda: session.run(*given)
 
 
-def usable_runtimes(threads: int) -> list[tuple[str, int]]:
-    """(runtime, threads) that a run measures here: ONNX Runtime on the CPU always, on `threads` and on all cores; its CUDA
-    provider and torch where there is a GPU."""
-    found = [("ort-cpu", threads)]
+def usable_runtimes(threads: int, target: str = "ort-cpu") -> list[tuple[str, int]]:
+    """(runtime, threads) that a run measures here: `target` always, on `threads` and on all cores; ONNX Runtime's CUDA provider
+    and torch where there is a GPU."""
+    found = [(target, threads)]
     if available_cores() != threads:
-        found.append(("ort-cpu", available_cores()))
+        found.append((target, available_cores()))
     if torch.cuda.is_available():
         import onnxruntime
 

@@ -139,7 +139,7 @@ def sensitivity(
     with tempfile.TemporaryDirectory() as scratch:
         pruner = pruning.pruner(artifact)
         work = [*_pruned(pruner, ratios), *(_quantized(model, artifact.task.example_inputs) if int8 else [])]
-        limits = {} if timing is None else {"timing": timing}
+        limits: dict[str, Any] = {} if timing is None else {"timing": timing}
         gauge = Gauge(Path(scratch), artifact.task.example_inputs, artifact.signature, judge, threads, **limits)
         beside = _Beside(gauge, artifact.model)
         protected = {group.id: group.fixed for group in pruner.groups if group.fixed is not None}

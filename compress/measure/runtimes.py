@@ -1,6 +1,7 @@
 """Ways to run a model, all with one face: `run(inputs) -> first output`."""
 
 import contextlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,19 +122,35 @@ def _length(dim: Any) -> int | str:
     return dim.get_length() if dim.is_static else "dynamic"
 
 
-def _openvino(path: Path, threads: int) -> Session:
-    try:
-        import openvino
-    except ImportError:
-        raise UserError(
-            "the runtime openvino is not installed; install it with: pip install 'compress-toolkit[openvino]'"
-        ) from None
-    core = openvino.Core()
+def check_installed(runtime: str) -> None:
+    """Refuse a runtime whose package is not there.
+
+    Raises:
+        UserError: says what installs it.
+    """
+    if runtime == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise UserError("the runtime openvino is not installed; install it with: pip install 'compress-toolkit[openvino]'")
+
+
+def compiled_by_openvino(path: Path | str, threads: int) -> Any:
+    """A file as OpenVINO's CPU plugin will execute it.
+
+    Raises:
+        UserError: OpenVINO is not installed, or cannot open the file.
+    """
+    check_installed("openvino")
+    import openvino
+
     try:
         hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-        compiled = core.compile_model(str(path), "CPU", hints)
+        return openvino.Core().compile_model(str(path), "CPU", hints)
     except RuntimeError as error:
-        raise UserError(f"{path} cannot be opened by OpenVINO: {str(error).splitlines()[0]}") from None
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(("Exception from", "While"))]
+        raise UserError(f"{path} cannot be opened by OpenVINO: {(lines or ['unknown error'])[0]}") from None
+
+
+def _openvino(path: Path, threads: int) -> Session:
+    compiled = compiled_by_openvino(path, threads)
     inputs = tuple(
         Input(port.any_name, tuple(_length(d) for d in port.partial_shape), port.element_type.to_dtype())
         for port in compiled.inputs

@@ -23,8 +23,13 @@ from compress.onnx_rewrites.shield import keep_in_float
 from compress.onnx_rewrites.stem import space_to_depth
 
 
-def rewrite(model: onnx.ModelProto) -> None:
-    """All rewrites of this package, in place, then the removal of what is unused."""
+def rewrite(model: onnx.ModelProto, target: str = "ort-cpu") -> None:
+    """All rewrites of this package, in place, then the removal of what is unused.
+
+    Args:
+        target: the runtime that integers are for. OpenVINO 2026.4 has no use for two of the rewrites: a ResNet-18 at 224x224
+            without SpaceToDepth takes 4.1 instead of 4.3 ms, and it cannot open a ViT whose Gemm goes into an attention.
+    """
     graph = Graph(model)
     global_average_pool(graph)
     guard_after_values(graph)
@@ -33,11 +38,13 @@ def rewrite(model: onnx.ModelProto) -> None:
     store_integer_weights(graph)
     multiply_integers(graph)
     gather_integers(graph)
-    linear_as_gemm(graph)
+    if target != "openvino":
+        linear_as_gemm(graph)
     store_integer_biases(graph)
     pad_integers(graph)
     fold_padding(graph)
-    space_to_depth(graph)
+    if target != "openvino":
+        space_to_depth(graph)
     keep_in_float(graph)
     name_layers(graph)
     pack_int4(graph, model)

@@ -1,4 +1,4 @@
-"""Static post-training quantization to 8-bit integers, for ONNX Runtime's integer kernels."""
+"""Static post-training quantization to 8-bit integers."""
 
 import fnmatch
 import tempfile
@@ -24,6 +24,7 @@ from compress.quant.refine import Methods, calibrate_, rescale_
 from compress.quant.samples import first_samples
 from compress.quant.scheme import FEWEST_BITS, MOST_BITS, Scheme
 from compress.quant.suspects import worst_layers
+from compress.quant.targets import ORT_CPU, TARGETS
 from compress.slow_layers import Times, slow_layers
 
 # Of the samples that say which layers are tried first; and the limits of the timing loop for each network that is tried.
@@ -70,6 +71,9 @@ class Int8:
             layers go back to float until it holds, see `compress.guard`. None quantizes all of them, whatever it costs.
         keep_slow: whether layers stay in integers that are slower so on this machine, see `compress.slow_layers`. Networks below
             a million MACs are not timed, nor those under `max_drop`, which weighs time by itself.
+        target: the runtime that the integers are for, which a run then measures with: `ort-cpu`, or `openvino`, where
+            activations are computed inside the layer in front; see `compress.quant.targets`. Single layers are timed for
+            `ort-cpu` alone.
         time_budget: seconds after which that search begins no further network; None lets it finish.
         allow_noop: no error where no layer could be quantized.
     """
@@ -88,6 +92,7 @@ class Int8:
     keep_slow: bool = False
     max_drop: float | None = None
     time_budget: float | None = None
+    target: Literal["ort-cpu", "openvino"] = "ort-cpu"
     allow_noop: bool = False
 
     name: ClassVar[str] = "int8"
@@ -97,6 +102,8 @@ class Int8:
     def __post_init__(self) -> None:
         if self.ranges not in (AUTO, *METHODS):
             raise UserError(f"{self.name}: ranges must be one of {', '.join((AUTO, *METHODS))}, got '{self.ranges}'")
+        if self.target not in TARGETS:
+            raise UserError(f"{self.name}: target must be one of {', '.join(TARGETS)}, got '{self.target}'")
         asked = {"weight_bits": self.weight_bits} if self.weight_bits is not None else {}
         for what, bits in (asked | {f"bits of '{pattern}'": bits for pattern, bits in self.bits.items()}).items():
             if bits not in range(FEWEST_BITS, MOST_BITS + 1):
@@ -119,7 +126,8 @@ class Int8:
         artifact.model.cpu()  # wherever training ran: the graph is captured, observed and measured on the CPU
         if self.max_drop is not None:
             return self._guarded(artifact, self.max_drop)
-        if self.keep_slow or count_macs(artifact.model, artifact.task.example_inputs) < LEAST_MACS:
+        timed = self.target == ORT_CPU.name and not self.keep_slow
+        if not timed or count_macs(artifact.model, artifact.task.example_inputs) < LEAST_MACS:
             return self._quantized(artifact)
         times = self._timed(artifact)
         chosen = self._without(tuple(times.layers))._quantized(artifact)
@@ -158,7 +166,9 @@ class Int8:
             return worst_layers(network, lambda: first_samples(network, calibration(), SAMPLES), self.ranges)
 
         with tempfile.TemporaryDirectory() as scratch:
-            gauge = Gauge(Path(scratch), task.example_inputs, artifact.signature, task.validate, artifact.threads, TIMING)
+            gauge = Gauge(
+                Path(scratch), task.example_inputs, artifact.signature, task.validate, artifact.threads, TIMING, self.target
+            )
             log = artifact.progress / "trials.jsonl" if artifact.progress is not None else None
             found = guarded(artifact.model, quantize, propose, gauge, Bound(max_drop / 100, self.time_budget), log)
         chosen = self._without(found.chosen.in_float)._quantized(artifact)
@@ -188,7 +198,9 @@ class Int8:
         """The graph with its quantizers, not calibrated."""
         bits = self.weight_bits or (7 if saturates() else MOST_BITS)
         methods = self._methods()
-        scheme = Scheme(self.exclude, bits, self.bits, self.per_channel, self.symmetric, methods.bias_correction)
+        scheme = Scheme(
+            self.exclude, bits, self.bits, self.per_channel, self.symmetric, methods.bias_correction, target=self.target
+        )
         calibration = artifact.task.calibration
         assert calibration is not None
         graph_module, placement = captured(

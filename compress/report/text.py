@@ -3,6 +3,8 @@
 from itertools import pairwise
 from typing import Any
 
+# Layers that a line names.
+NAMED = 5
 COLUMNS = ("stage", "accuracy %", "ms p50", "p90", "size MB", "params M", "MMACs", "seconds")
 
 
@@ -36,7 +38,8 @@ def headline(report: dict[str, Any]) -> tuple[str, str]:
     """What the run gained, and what it lost, each in one line."""
     summary, parity, files = report["summary"], report["parity"], report["benchmarks"]
     same_file = [entry for entry in files[1:] if entry["file"] == files[1]["file"]]
-    speeds = [_speed(entry) for entry in same_file if entry["latency_ms"]["runtime"] == "ort-cpu"]
+    runtime = files[1]["latency_ms"]["runtime"]
+    speeds = [_speed(entry) for entry in same_file if entry["latency_ms"]["runtime"] == runtime]
     size = summary["size_ratio"]
     gained = f"gained: {'; '.join(speeds)}; " + (f"{size:.1f}x smaller" if size >= 1 else f"{1 / size:.2f}x LARGER")
     coverage = coverage_text(report["integer_coverage"])
@@ -92,8 +95,19 @@ def _teachers(stages: list[dict[str, Any]]) -> list[str]:
 
 
 def float_layers(report: dict[str, Any]) -> list[str]:
-    """A line for each layer that the int8 pass left in float, with the reason; none for a run without int8."""
+    """A line for each reason to leave something in float, with the names; none for a run without int8.
+
+    Of many names the first, and how many more: `report.json` holds all.
+    """
     coverage = report["integer_coverage"]
     if not coverage_text(coverage):
         return []
-    return [f"{layer['name']} stays in float: {layer['reason']}" for layer in coverage["left_in_float"]]
+    names: dict[str, list[str]] = {}
+    for layer in coverage["left_in_float"]:
+        names.setdefault(layer["reason"], []).append(layer["name"])
+    return [f"{_several(found)} in float: {reason}" for reason, found in names.items()]
+
+
+def _several(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more} {'stays' if len(names) == 1 else 'stay'}"

@@ -142,6 +142,15 @@ def test_integers_are_spoken_of_only_where_there_are_any() -> None:
     assert float_layers(report()) == ["conv1 stays in float: left in float by option"]
 
 
+def test_layers_that_one_reason_leaves_in_float_share_a_line() -> None:
+    some = report()
+    names = [("a", "slow"), ("b", "lost"), *((name, "slow") for name in "cdefg")]
+    some["integer_coverage"]["left_in_float"] = [{"name": name, "reason": reason} for name, reason in names]
+    assert float_layers(some) == ["a, c, d, e, f and 1 more stay in float: slow", "b stays in float: lost"]
+    some["integer_coverage"]["left_in_float"] = some["integer_coverage"]["left_in_float"][:-1]
+    assert float_layers(some)[0] == "a, c, d, e, f stay in float: slow"
+
+
 def test_markdown_holds_all_of_it() -> None:
     text = to_markdown(report()).splitlines()
     assert text[0] == "# resnet18"
