@@ -224,4 +224,4 @@ def test_a_notebook_shows_what_the_terminal_does() -> None:
         "protected: 25.0 % of the MACs are in layers of which nothing can be cut",
         "note: one &amp; two",
     ]
-    assert re.findall(r'<th style="text-align: (\w+)"', page) == ["left", *["right"] * 4, "left"]
+    assert re.findall(r'<th scope="col" style="text-align: (\w+)"', page) == ["left", *["right"] * 4, "left"]

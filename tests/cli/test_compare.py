@@ -89,11 +89,12 @@ def test_other_formats_print_themselves_and_nothing_else(capsys: pytest.CaptureF
 
 def test_a_terminal_of_ascii_letters(folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    for form, spread in (("table", " +- "), ("md", " +- ")):
+    for form in ("table", "md"):
         command = [sys.executable, "-m", "cli", "compare", "a", "b", "--format", form]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.isascii() and spread in done.stdout.splitlines()[3 if form == "md" else 2]
+        assert done.stdout.isascii()
+        assert "mean +- sample standard deviation" in done.stdout
 
 
 def test_the_picture(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
@@ -123,5 +124,5 @@ def test_an_unfinished_run_among_others_is_named(capsys: pytest.CaptureFixture[s
     (folder / "killed" / ".stages").mkdir(parents=True)
     found = compare(capsys, "a", "killed", "c")
     shutil.rmtree(folder / "killed")
-    message = "killed: the run there has not finished; continue it with --resume --out killed, or leave it out"
+    message = "killed: the run there has not finished; continue it with --resume --out killed"
     assert found == (2, "", f"error: {message}\n")
