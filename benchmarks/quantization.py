@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,12 @@ from compress.artifact import Artifact
 from compress.export import export_onnx
 from compress.files import write_atomically
 from compress.measure import describe_environment, integer_coverage, open_onnx, time_interleaved
+from compress.measure.coverage import optimized_graph
 from compress.measure.latency import ratio_with_interval
+from compress.measure.openvino_coverage import openvino_coverage
+from compress.measure.profile import CONVERSIONS
 from compress.pipeline import transformed
+from compress.quant.targets import target_of
 from compress.recipe import make_pass
 
 MATRIX = Path(__file__).parent / "quantization.yaml"
@@ -46,7 +51,8 @@ ON_OPENVINO = "nncf-openvino"
 def main() -> None:
     matrix = yaml.safe_load(MATRIX.read_text())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subjects", nargs="+", choices=SUBJECTS)
+    parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []])
+    parser.add_argument("--small", action="store_true", help="the small form instead, which the tests run, too")
     parser.add_argument("--methods", nargs="+", default=list(matrix["methods"]), choices=matrix["methods"])
     parser.add_argument("--files", type=Path, default=Path())
     parser.add_argument("--limit-eval", type=int)
@@ -58,20 +64,23 @@ def main() -> None:
     result = json.loads(options.result.read_text()) if options.result.exists() else {"rows": []}
     result |= {"command": "python benchmarks/quantization.py " + " ".join(sys.argv[1:]), "environment": describe_environment(1)}
     result["peers"] = {"onnxruntime": SETTINGS, "nncf": NNCF_SETTINGS}
-    for name in options.subjects:
-        subject = SUBJECTS[name](options.files, options.limit_eval)
+    small = matrix["small"] if options.small else {}
+    for name in [*small, *options.subjects]:
+        samples, wanted = (small[name]["samples"], small[name]["expected"]) if name in small else (options.limit_eval, {})
+        if name not in small and options.limit_eval is None:
+            wanted = matrix["expected"].get(name, {})
+        subject = SUBJECTS[name](options.files, samples)
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(subject, Path(folder), latency=not options.no_latency)
-            for method in ["float", *options.methods]:
+            for method in ["float", *(wanted if name in small else options.methods)]:
                 key = {"model": name, "method": method, "samples": len(subject.labels)}
                 there = [row for row in result["rows"] if row.items() >= key.items()]
                 if there and not options.again and method != "float":
                     continue
                 row = key | bench.row(method, matrix["methods"].get(method))
                 result["rows"] = [other for other in result["rows"] if other not in there] + [row]
-                expected = matrix["expected"].get(name, {}).get(method)
-                if expected and options.limit_eval is None and abs(100 * row["accuracy"] - expected[0]) > expected[1]:
-                    print(f"{name} {method}: expected {expected[0]} within {expected[1]}, got {100 * row['accuracy']:.2f}")
+                for difference in differences(row, wanted.get(method, {})):
+                    print(f"{name} {method}: {difference}")
                 print(json.dumps(row), flush=True)
                 write_atomically(options.result, (json.dumps(result, indent=1) + "\n").encode())
 
@@ -87,38 +96,42 @@ class Bench:
     def row(self, method: str, passes: Any) -> dict[str, Any]:
         """What one method makes of the model, measured on its file."""
         path = self.folder / (f"{method}.xml" if method == ON_OPENVINO else f"{method}.onnx")
+        runtime = "openvino" if method == ON_OPENVINO else "ort-cpu"
         begun = time.perf_counter()
         if method == "float":
             export_onnx(self.artifact.model, self.artifact.task.example_inputs, path, self.artifact.signature)
         elif passes == "peer":
             PEERS[method](self.folder / "float.onnx", path, self._calibration)
         else:
-            self._compress(passes, path)
+            runtime = self._compress(passes, path)
         found: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 1), "size_bytes": _bytes(path)}
-        logits = self._logits(path)
+        logits = self._logits(path, runtime)
         if method == "float":
             self.float_logits = logits
         found |= compare(logits, self.float_logits, self.subject.labels)
-        if method not in ("float", ON_OPENVINO):
-            found["integers"] = str(integer_coverage(path))
+        if method not in ("float", ON_OPENVINO) and runtime == "openvino":
+            found["integers"] = str(openvino_coverage(path))
+        elif method != "float" and runtime == "ort-cpu":
+            found["integers"], found["conversions"] = str(integer_coverage(path)), conversions(path)
             if self.latency:
                 found["latency"] = self._latency(path)
         if self.latency and importlib.util.find_spec("openvino"):
             found["openvino p50 ms"] = self._on_openvino(path)
         return found
 
-    def _compress(self, passes: dict[str, dict[str, Any]], path: Path) -> None:
+    def _compress(self, passes: dict[str, dict[str, Any]], path: Path) -> str:
+        """Write the file; gives the runtime that it is for."""
         artifact = self.artifact
         for name, options in passes.items():
             artifact = transformed(make_pass(name, options), replace(artifact, notes=[]), 0, torch.device("cpu"))
         export_onnx(artifact.model, artifact.task.example_inputs, path, artifact.signature)
+        return target_of(artifact.model).name
 
     def _calibration(self) -> Iterator[tuple[np.ndarray, ...]]:
         assert self.subject.task.calibration is not None
         return (tuple(x.numpy() for x in batch) for batch in self.subject.task.calibration())
 
-    def _logits(self, path: Path) -> np.ndarray:
-        runtime = "openvino" if path.suffix == ".xml" else "ort-cpu"
+    def _logits(self, path: Path, runtime: str) -> np.ndarray:
         session, parts = open_onnx(path, runtime, threads=torch.get_num_threads()), []
 
         def predict(*inputs: Tensor | np.ndarray) -> np.ndarray:
@@ -157,6 +170,25 @@ class Bench:
 def _bytes(path: Path) -> int:
     weights = path.with_suffix(".bin")
     return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
+
+
+def differences(row: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What a row says otherwise than expected: a number further away than its tolerance, or another text."""
+    found = []
+    for column, value in expected.items():
+        got = row[column]
+        if isinstance(value, list):
+            if not abs(got - value[0]) <= value[1]:
+                found.append(f"{column} {value[0]} within {value[1]} was expected, got {got}")
+        elif got != value:
+            found.append(f"{column} '{value}' was expected, got '{got}'")
+    return found
+
+
+def conversions(path: Path) -> str:
+    """How many conversions are left in the graph that ONNX Runtime executes: `1 QuantizeLinear, 2 Transpose`."""
+    kinds = Counter(node.op_type for node in optimized_graph(path).graph.node)
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in CONVERSIONS if kinds[kind])
 
 
 def compare(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict[str, float]:

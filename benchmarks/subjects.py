@@ -20,7 +20,9 @@ from compress.data.fashion_mnist import BUNDLED, read_folder
 from compress.data.npz import read_npz
 from compress.data.sentences import read_sentences
 from compress.data.subset import spread
+from compress.outputs import first_tensor
 from compress.task import Predict, Task
+from compress.testing.architectures import build
 
 BATCH = 50
 # Of the labelled ImageNet images the first, in a fixed random order, calibrate and the others are scored.
@@ -39,6 +41,41 @@ class Subject:
 def _resnet18(files: Path, limit: int | None) -> Subject:
     source = zoo.load("resnet18")
     return Subject(source.model, zoo.load_task(source, None, None, limit), read_folder(BUNDLED).test_labels.numpy()[:limit])
+
+
+def _resnet18_few(files: Path, limit: int | None) -> Subject:
+    source = zoo.load("resnet18")
+    return Subject(source.model, zoo.load_task(source, None, 40, limit), read_folder(BUNDLED).test_labels.numpy()[:limit])
+
+
+def _resnet20_few(files: Path, limit: int | None) -> Subject:
+    """Trained weights on pictures of clothes: CIFAR-10 would be 185 MB, and what is judged is nearness to float."""
+    source = zoo.load("resnet20", str(next((files / "cifar-resnets").glob("resnet20-*.th"))))
+    assert source.preprocess is not None
+    clothes = source.preprocess.resized(read_folder(BUNDLED).test_images[: 2 * (limit or BATCH)])
+    return _by_itself(source.model, source.preprocess.normalized(clothes))
+
+
+def _architecture(name: str) -> Callable[[Path, int | None], Subject]:
+    """A small network with weights that are random, and the same each time, on noise."""
+
+    def make(files: Path, limit: int | None) -> Subject:
+        model, (example,) = build(name)
+        noise = torch.randn(2 * (limit or BATCH), *example.shape[1:], generator=torch.Generator().manual_seed(0))
+        return _by_itself(model, noise)
+
+    return make
+
+
+def _by_itself(model: nn.Module, images: Tensor) -> Subject:
+    """A network that is right by definition: the first half of the images calibrate, the others are scored by its answers."""
+    calibration, images = images.chunk(2)
+    with torch.no_grad():
+        labels = first_tensor(model.eval()(images)).argmax(1).numpy()
+    task = Task(
+        (images[:2],), lambda predict: float(np.mean(predict(images).argmax(1) == labels)), lambda: iter([(calibration,)])
+    )
+    return Subject(model, task, labels)
 
 
 def _cifar(depth: int) -> Callable[[Path, int | None], Subject]:
@@ -107,6 +144,10 @@ def _center(path: Path, size: int = 224) -> Tensor:
 
 SUBJECTS: dict[str, Callable[[Path, int | None], Subject]] = {
     "resnet18": _resnet18,
+    "resnet18-few": _resnet18_few,
+    "resnet20-few": _resnet20_few,
+    "vit-few": _architecture("ViT"),
+    "mobilenet-v2-few": _architecture("MobileNet v2"),
     "resnet20": _cifar(20),
     "resnet56": _cifar(56),
     "resnet18-imagenet": _resnet18_imagenet,
