@@ -2,6 +2,7 @@
 
 import csv
 import multiprocessing
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,11 @@ def test_processes_are_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError) as error:
         run_on_processes(Recipe(), Options(), 2)
     assert str(error.value) == "torchrun has already started 4 processes; leave --processes out"
+
+
+def test_a_process_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("compress.launch._work", sys.exit)  # which takes fewer arguments
+    with pytest.raises(WorkerError) as error:
+        run_on_processes(Recipe(), Options(), 2)
+    assert str(error.value) == "rank 1 of 2 processes did not start: exit code 1"
+    assert "TypeError" in capfd.readouterr().err
