@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -56,8 +57,9 @@ def versions() -> dict[str, str]:
 
 
 def describe_environment(threads: int) -> dict[str, Any]:
-    """Versions, processor, instruction sets, threads and GPU, as plain data for a report."""
+    """The day, versions, processor, instruction sets, threads and GPU, as plain data for a report."""
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions(),

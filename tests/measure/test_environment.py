@@ -62,7 +62,7 @@ def test_only_the_flags_that_matter_are_kept(
 def test_the_environment_is_plain_data() -> None:
     found = describe_environment(3)
     assert json.loads(json.dumps(found)) == found
-    assert set(found) == {"python", "system", "versions", "cpu", "isa_flags", "cores", "threads", "gpu"}
+    assert set(found) == {"date", "python", "system", "versions", "cpu", "isa_flags", "cores", "threads", "gpu"}
     assert found["threads"] == 3
     assert found["versions"]["torch"] == torch.__version__
     assert found["cpu"]
