@@ -7,7 +7,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 demo: $(READY)
 	$(VENV)/bin/compress run resnet18 --prune 0.5 --int8
 
@@ -18,6 +18,10 @@ check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("compress needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; choose another with make PYTHON=...")'
