@@ -263,3 +263,16 @@ def test_such_a_model_keeps_the_contract_of_a_pass_in_integers() -> None:
         CountsSamples().eval(), Task((x,), calibration=lambda: [(x,)]), [Int8()], timing={"min_runs": 2, "min_seconds": 0}
     )
     assert run.report["input_shape"] == [[1, 3, 8, 8]]
+
+
+def test_the_exporter_s_table_of_operators_is_made_once(
+    residual_net: nn.Module, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxscript._internal import ast_utils
+
+    exported(residual_net, (images,), tmp_path / "first.onnx")
+    parsed, read = [], ast_utils.get_src_and_ast
+    monkeypatch.setattr(ast_utils, "get_src_and_ast", lambda function: parsed.append(function) or read(function))
+    exported(residual_net, (images,), tmp_path / "second.onnx")
+    assert len(parsed) < 10  # 500 sources at each call without
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
