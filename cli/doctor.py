@@ -67,6 +67,7 @@ def read_needs(requirements: Sequence[str]) -> list[Need]:
     for line in requirements:
         wanted, _, condition = line.partition(";")
         name, _, least = (part.strip() for part in wanted.lower().partition(">="))
+        name = name.partition("[")[0]
         extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)", condition)
         if extra is None or extra[1] not in OF_DEVELOPERS:
             install = f"'{wanted.strip()}'" if extra is None else f"'{DISTRIBUTION}[{extra[1]}]'"

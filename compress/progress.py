@@ -1,7 +1,7 @@
-"""Progress of long loops, without the loop knowing who watches.
+"""Progress of long loops, and what they have to say at once, without the loop knowing who watches.
 
-Passes and measurements call `track`; whoever wants to draw a bar installs a sink with `watch`. Without one, `track` is
-plain iteration: the library prints nothing.
+Passes and measurements call `track` and `tell`; whoever wants to draw a bar installs a sink with `watch`, and who wants to read
+along does so with `listen`. Without them `track` is plain iteration, and nothing is said: the library prints nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 Sink = Callable[[str, int, int | None, str], None]
 
 _sink: ContextVar[Sink | None] = ContextVar("progress", default=None)
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
@@ -25,6 +26,23 @@ def watch(sink: Sink) -> Iterator[None]:
         yield
     finally:
         _sink.reset(token)
+
+
+@contextmanager
+def listen(listener: Callable[[str], None]) -> Iterator[None]:
+    """Send every line that is told inside the `with` block to `listener`."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def tell(text: str) -> None:
+    """Say what a person should know at once; free when nobody listens."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(text)
 
 
 def report(what: str, done: int, total: int | None = None, note: str = "") -> None:

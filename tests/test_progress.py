@@ -2,7 +2,7 @@
 
 import pytest
 
-from compress.progress import report, track, watch
+from compress.progress import listen, report, tell, track, watch
 
 Step = tuple[str, int, int | None, str]
 
@@ -35,3 +35,16 @@ def test_nobody_is_told_outside_and_the_outer_watcher_inside_again() -> None:
     report("nobody", 3)
     assert inner == [("inside", 1, 2, "loss 0.1")]
     assert outer == [("outside", 2, None, "")]
+
+
+def test_lines_are_told_to_the_innermost_listener() -> None:
+    outer: list[str] = []
+    inner: list[str] = []
+    tell("nobody")
+    with listen(outer.append):
+        with pytest.raises(KeyError), listen(inner.append):
+            tell("inside")
+            raise KeyError
+        tell("outside")
+    tell("nobody")
+    assert (inner, outer) == (["inside"], ["outside"])

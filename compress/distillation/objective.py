@@ -20,6 +20,9 @@ class Objective(nn.Module):
     """`loss(logits, inputs, target)` for `compress.training.fit`: the sum of weighted losses.
 
     Its parameters, such as projections between widths, are trained along and left behind.
+
+    Attributes:
+        terms: of the last call, what each loss added to the sum, by name; empty where there is only one.
     """
 
     def __init__(self, weights: Mapping[str, float], parts: Mapping[str, nn.Module]) -> None:
@@ -27,10 +30,13 @@ class Objective(nn.Module):
         self.weights = dict(weights)
         self.parts = nn.ModuleDict(parts)
         self.see: Any = None  # (logits, inputs, target) -> Compared
+        self.terms: dict[str, Tensor] = {}
 
     def forward(self, logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
         batch = self.see(logits, inputs, target)
-        return torch.stack([weight * self.parts[name](batch) for name, weight in self.weights.items()]).sum()
+        found = {name: weight * self.parts[name](batch) for name, weight in self.weights.items()}
+        self.terms = {name: value.detach() for name, value in found.items()} if len(found) > 1 else {}
+        return torch.stack(list(found.values())).sum()
 
 
 @contextmanager

@@ -135,7 +135,7 @@ class Distill(Settings):
             network = self._network(task)
             about = f", distilled from {self._title} {named}"
             if task.validate is not None:  # a teacher that expects other inputs shows here
-                about += f"; the teacher scores {task.validate(predictor(network)):.4f} on the validation data"
+                about += f"; the teacher scores {100 * task.validate(predictor(network)):.2f} % on the validation data"
         cache = None
         if sees <= {"labels", "logits"} and artifact.progress is not None and not self.mixup:
             cache = Cache(CACHE.expanduser() / "teachers", network, samples_in(task.train))

@@ -62,6 +62,9 @@ class QAT(Int8, Settings):
     needs: ClassVar[tuple[str, ...]] = ("calibration", "train")
 
     def __post_init__(self) -> None:
+        if self.time_budget is not None:
+            why = "it bounds the search within max_drop; qat takes as long as its epochs"
+            raise UserError(f"{self.name}: time_budget is an option of int8; {why}")
         super().__post_init__()
         if self.max_drop is not None:
             why = "qat trains until the rounding costs less, and keeps the best epoch"
@@ -155,5 +158,6 @@ class QAT(Int8, Settings):
             which, kept = f"nothing of the training is kept: epoch {done.best} of {self.epochs}, the best,", untrained
         else:
             which, kept = f"epoch {done.best} of {self.epochs} is kept: it", trained
-        artifact.notes.append(f"{which} scores {score:.4f} on the validation data, int8 without training {before:.4f}")
+        found, untaught = f"{100 * score:.2f} % on the validation data", f"{100 * before:.2f} %"
+        artifact.notes.append(f"{which} scores {found}, int8 without training {untaught}")
         return kept

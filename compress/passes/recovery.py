@@ -9,7 +9,7 @@ from torch import nn
 
 from compress.artifact import Artifact
 from compress.outputs import predictor
-from compress.training import FitResult, Loss, Settings, fit, reestimate_batch_norm
+from compress.training import Epoch, FitResult, Loss, Settings, fit, reestimate_batch_norm
 
 BATCHES_FOR_STATISTICS = 16
 
@@ -46,8 +46,15 @@ def train_(
 def described(done: FitResult) -> str:
     """Steps, samples and losses in one line."""
     among = f" on {done.processes} processes" if done.processes > 1 else ""
-    losses = f"mean loss of the first epoch {done.losses[0]:.4f}, of the last {done.losses[-1]:.4f}"
-    return f"{done.steps} steps, {done.samples} samples in {done.precision}{among}, {losses}"
+    resumed = f", resumed behind epoch {done.resumed}" if done.resumed else ""
+    losses = f"mean loss of the first epoch {_loss(done.epochs[0])}, of the last {_loss(done.epochs[-1])}"
+    return f"{done.steps} steps, {done.samples} samples in {done.precision}{among}{resumed}, {losses}"
+
+
+def _loss(epoch: Epoch) -> str:
+    """The loss, and what it is the sum of."""
+    terms = " + ".join(f"{name} {value:.4f}" for name, value in epoch.terms.items())
+    return f"{epoch.loss:.4f} ({terms})" if terms else f"{epoch.loss:.4f}"
 
 
 def rows(done: FitResult) -> list[dict[str, Any]]:

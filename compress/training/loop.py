@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress import workers
 from compress.errors import PassError, UserError
 from compress.outputs import first_tensor
-from compress.progress import report
+from compress.progress import report, tell
 from compress.sparsity.masks import Zeros, keep_zeros
 from compress.training.kept import Kept
 from compress.training.layout import autocast_dtype, channels_last_, to_device
@@ -53,7 +53,8 @@ def fit(
 
     Args:
         train: gives one epoch of `(*inputs, target)` batches on each call.
-        loss: where it is a module, its parameters are trained along.
+        loss: where it is a module, its parameters are trained along. One that is a sum may have the parts of the value that it
+            gave last as `terms`, by name, which are counted along.
         what: for progress and messages.
         before_step: called with the steps done and the steps in all; true where it wrote zeros into sparse layers, which are
             held from then on. After a resumption the steps done do not begin at 0.
@@ -61,7 +62,7 @@ def fit(
         validate: scores the model, averaged where asked for, after each epoch; it ends as it was after the best one.
         after_epoch: called with each epoch.
         keep: a folder for the state after each epoch and a CSV of them; what a killed process left there is gone on with, to
-            the same numbers on a CPU as without the interruption, by as many processes.
+            the same numbers on a CPU as without the interruption, by as many processes; `compress.progress.tell` says so.
 
     Raises:
         UserError: `train` gives no batch.
@@ -85,6 +86,8 @@ def fit(
         if state is not None:
             run.load_state_dict(state)
             zeros.renew()
+            tell(f"{what} goes on behind epoch {len(run.epochs)} of {settings.epochs}")
+        resumed = len(run.epochs)
         while not run.finished:
             try:
                 run.epoch(train, zeros, what, before_step)
@@ -106,7 +109,7 @@ def fit(
                     write_state(path, {**run.state_dict(), "others": others})
         run.kept.finish_(zeros.write_)
     log.close()
-    return FitResult(tuple(run.epochs), run.precision, run.stopped, run.restarts, workers.count())
+    return FitResult(tuple(run.epochs), run.precision, run.stopped, run.restarts, workers.count(), resumed)
 
 
 def count_batches(batches: Batches) -> int:
@@ -177,7 +180,7 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             for part in group:
                 value, logits, target = self._forward(part.tensors)
-                found = tally.add(value, logits, target, part.share)
+                found = tally.add(value, logits, target, part.share, getattr(self.loss, "terms", {}))
                 self._check(found, f"in epoch {number} of {self.settings.epochs}, at step {steps + 1}, batch {tally.batches}")
                 (part.share * value / len(group)).backward()
             sum_gradients_(self.parameters)

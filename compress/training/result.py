@@ -1,7 +1,7 @@
 """What training takes and what it says at the end."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ class Epoch:
         score: of the validation, after it; None without.
         lr: the learning rate of its last step.
         seconds: that it took, without validation; `waiting` is the share of them spent on getting batches.
+        terms: of a loss that is a sum of several, what each adds to `loss`, weighted, by name.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Epoch:
     lr: float
     seconds: float
     waiting: float
+    terms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class FitResult:
         stopped: why it ended before its last epoch; None where it did not.
         restarts: how often it began again at a lower rate.
         processes: how many trained together.
+        resumed: epochs that were done before an interruption; 0 without.
     """
 
     epochs: tuple[Epoch, ...]
@@ -50,6 +53,7 @@ class FitResult:
     stopped: str | None = None
     restarts: int = 0
     processes: int = 1
+    resumed: int = 0
 
     @property
     def losses(self) -> tuple[float, ...]:

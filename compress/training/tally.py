@@ -1,7 +1,7 @@
 """Counting along an epoch."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from torch import Tensor
@@ -31,6 +31,7 @@ class Tally:
         self.begun = time.perf_counter()
         self.waited = self.total = 0.0
         self.batches = self.samples = self.correct = self.judged = 0
+        self.terms: dict[str, float] = {}
 
     def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items, with the time counted that each takes to come."""
@@ -45,13 +46,20 @@ class Tally:
                 self.waited += time.perf_counter() - asked
             yield item
 
-    def add(self, loss: Tensor, logits: Tensor, target: Tensor, share: float) -> float:
-        """This process's part of a batch; it is judged where its targets are class indices. Gives the batch's loss."""
+    def add(self, loss: Tensor, logits: Tensor, target: Tensor, share: float, terms: Mapping[str, Tensor]) -> float:
+        """This process's part of a batch; it is judged where its targets are class indices. Gives the batch's loss.
+
+        Args:
+            terms: what the loss is the sum of, by name; may be empty.
+        """
         correct = judged = 0
         if logits.ndim == 2 and target.ndim == 1 and not target.is_floating_point():
             correct, judged = int((logits.argmax(1) == target).sum()), len(target)
-        found, *counts = workers.summed(share * loss.item(), len(target), correct, judged)
+        parts = [share * term.item() for term in terms.values()]
+        found, *counts = workers.summed(share * loss.item(), len(target), correct, judged, *parts)
         self.total += found
+        for name, part in zip(terms, counts[3:], strict=True):
+            self.terms[name] = self.terms.get(name, 0.0) + part
         self.batches += 1
         self.samples += int(counts[0])
         self.correct += int(counts[1])
@@ -81,4 +89,5 @@ class Tally:
             lr=lr,
             seconds=round(seconds, 3),
             waiting=round(self.waited / seconds, 4),
+            terms={name: total / self.batches for name, total in self.terms.items()},
         )

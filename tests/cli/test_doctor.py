@@ -41,12 +41,14 @@ def test_needs_are_read_as_packages_write_them() -> None:
         "pandas>=2.2; extra == 'compare'",
         'pillow; extra == "vision"',
         "pytest>=8; extra == 'dev'",
+        "ray[train]>=2.60; extra == 'ray'",
     ]
     assert read_needs([*lines, "pandas; extra == 'notebook'"]) == [
         Need("torch", "2.11", True, "'torch>=2.11'"),
         Need("pyyaml", "6", True, "'PyYAML >= 6'"),
         Need("pandas", "2.2", False, "'compress-toolkit[compare]'"),
         Need("pillow", None, False, "'compress-toolkit[vision]'"),
+        Need("ray", "2.60", False, "'compress-toolkit[ray]'"),
     ]
 
 
@@ -79,9 +81,22 @@ def test_onnxruntime_may_be_the_one_for_gpus(monkeypatch: pytest.MonkeyPatch) ->
     assert examine(Need("onnxruntime", "1.22", True, "x")) == ("onnxruntime-gpu", "1.30", None)
 
 
-def test_this_machine_is_well(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def declared() -> list[str]:
+    """What the project asks for, as pip writes it down."""
     extras = [f"{name}; extra == '{extra}'" for extra, names in PROJECT["optional-dependencies"].items() for name in names]
-    monkeypatch.setattr(metadata, "requires", lambda name: [*PROJECT["dependencies"], *extras])
+    return [*PROJECT["dependencies"], *extras]
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("tensorboard", "tensorboard"), ("pandas", "compare"), ("matplotlib", "plot"), ("ray", "ray")]
+)
+def test_what_can_be_added_is_listed_with_its_line(name: str, extra: str) -> None:
+    [install] = [need.install for need in read_needs(declared()) if need.name == name]
+    assert install == f"'compress-toolkit[{extra}]'"
+
+
+def test_this_machine_is_well(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda name: declared())
     assert doctor()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"compress-toolkit {metadata.version('compress-toolkit')}, Python {platform.python_version()}"

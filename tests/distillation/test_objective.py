@@ -96,6 +96,16 @@ def test_the_weighted_sum() -> None:
     soft = losses.soft_targets(out, teacher(x), temperature=3.0)
     expected = 0.7 * soft + 0.3 * F.cross_entropy(out, y, label_smoothing=0.1) + 5 * (hints[0] + hints[1]) / 2
     assert torch.allclose(found, expected, rtol=1e-5)
+    assert list(loss.terms) == list(weights) and not any(term.requires_grad for term in loss.terms.values())
+    assert torch.allclose(loss.terms["kd"], 0.7 * soft, rtol=1e-5)
+    assert torch.allclose(loss.terms["hint"], 5 * (hints[0] + hints[1]) / 2, rtol=1e-5)
+
+
+def test_a_single_loss_has_no_terms() -> None:
+    student, (x, y) = Net(4).eval(), images(0)[0]
+    with objective(student, None, {"ce": 1.0}, (x,)) as loss:
+        loss(student(x), (x,), y)
+    assert loss.terms == {}
 
 
 def test_widths_are_projected_and_the_projections_stay_outside() -> None:

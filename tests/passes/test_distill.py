@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 import compress
+from compress import zoo
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
+from compress.outputs import predictor
 from compress.passes.distill import Distill, samples_in
 from compress.passes.finetune import Finetune
 from compress.passes.prune_channels import PruneChannels
+from compress.passes.recovery import described
 from compress.report.text import verdicts
 from compress.testing import check_pass, tiny_model, tiny_task
+from compress.training import Epoch, FitResult
 
 QUICK = {"min_runs": 3, "min_seconds": 0.01, "max_seconds": 0.2}
 TEACHER = """
@@ -63,8 +67,11 @@ def test_another_network_teaches(tmp_path: Path) -> None:
     one, notes = after(Distill(epochs=2, lr=0.05, losses={"kd": 1.0}, teacher=teacher(tmp_path)))
     other, _ = after(Distill(epochs=2, lr=0.05, losses={"kd": 1.0}))
     assert not torch.equal(one["head.weight"], other["head.weight"])
-    said = r"distilled from .*teacher\.py:wide by kd 1; the teacher scores 0\.\d{4} on the validation data$"
-    assert re.search(said, notes[0])
+    said = r"distilled from .*teacher\.py:wide by kd 1; the teacher scores (\d+\.\d\d) % on the validation data$"
+    told = re.search(said, notes[0])
+    assert told is not None
+    score = tiny_task().validate(predictor(zoo.load(teacher(tmp_path)).model))
+    assert 0 < score < 1 and told[1] == f"{100 * score:.2f}"
 
 
 def test_labels_alone_need_no_teacher(tmp_path: Path) -> None:
@@ -205,6 +212,25 @@ def test_what_cannot_be_compared_is_told_before_anything_runs(tmp_path: Path, op
         compress.run(tiny_model(), tiny_task(), steps, out=tmp_path / "out", on_stage=shown.append)
     assert str(error.value) == told
     assert (shown, (tmp_path / "out").exists()) == ([], False)
+
+
+def test_each_loss_is_in_the_report() -> None:
+    artifact = Artifact.start(tiny_model(), tiny_task())
+    Distill(epochs=2, losses={"kd": 0.5, "ce": 0.5, "hint": 1.0}).apply(replace(artifact, model=tiny_model()))
+    rows = artifact.details["training"]
+    for row in rows:
+        assert set(row["terms"]) == {"kd", "ce", "hint"}
+        assert sum(row["terms"].values()) == pytest.approx(row["loss"], rel=1e-5)
+    first, last = ("kd {kd:.4f} + ce {ce:.4f} + hint {hint:.4f}".format(**row["terms"]) for row in rows)
+    said = f"mean loss of the first epoch {rows[0]['loss']:.4f} ({first}), of the last {rows[1]['loss']:.4f} ({last}), distilled "
+    assert said in artifact.notes[0]
+
+
+def test_the_report_says_where_a_training_was_resumed() -> None:
+    epochs = tuple(Epoch(n, 2 * n, 8 * n, 0.5 / n, None, None, 0.1, 1.0, 0.0) for n in (1, 2))
+    said = "4 steps, 16 samples in float32, resumed behind epoch 1, mean loss of the first epoch 0.5000, of the last 0.2500"
+    assert described(FitResult(epochs, "float32", resumed=1)) == said
+    assert described(FitResult(epochs, "float32")) == said.replace(", resumed behind epoch 1", "")
 
 
 def test_a_module_can_teach() -> None:

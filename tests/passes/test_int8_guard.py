@@ -177,6 +177,10 @@ def test_it_keeps_the_contract() -> None:
             lambda: QAT(max_drop=1.0),
             "qat: max_drop is an option of int8; qat trains until the rounding costs less, and keeps the best epoch",
         ),
+        (
+            lambda: QAT(time_budget=9.0),
+            "qat: time_budget is an option of int8; it bounds the search within max_drop; qat takes as long as its epochs",
+        ),
     ],
 )
 def test_mistakes_are_told(make: Callable[[], Int8], message: str) -> None:

@@ -68,7 +68,7 @@ def test_the_best_epoch_is_kept_and_named(learned: nn.Module) -> None:
     x = torch.randn(4, 3, 16, 16)
     trained, notes = after(QAT(epochs=3), learned, replace(tiny_task(), validate=validate))
     assert np.array_equal(predictor(trained)(x), seen[1])
-    assert notes[2] == "epoch 2 of 3 is kept: it scores 0.9000 on the validation data, int8 without training 0.6000"
+    assert notes[2] == "epoch 2 of 3 is kept: it scores 90.00 % on the validation data, int8 without training 60.00 %"
 
 
 def test_training_that_hurts_is_undone_and_told(learned: nn.Module) -> None:
@@ -79,8 +79,8 @@ def test_training_that_hurts_is_undone_and_told(learned: nn.Module) -> None:
     result, notes = after(QAT(epochs=1, lr=3.0, clip_norm=1e3, average=0), learned, task)
     assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in result.state_dict().items())
     untrained = (predictor(before)(x).argmax(1) == wanted).mean()
-    assert notes[2].startswith("nothing of the training is kept: epoch 1 of 1, the best, scores 0.")
-    assert notes[2].endswith(f" on the validation data, int8 without training {untrained:.4f}")
+    assert notes[2].startswith("nothing of the training is kept: epoch 1 of 1, the best, scores ")
+    assert notes[2].endswith(f" % on the validation data, int8 without training {100 * untrained:.2f} %")
 
 
 def test_an_interrupted_training_goes_on_from_the_network_it_started_with(
@@ -113,7 +113,7 @@ def test_an_interrupted_training_goes_on_from_the_network_it_started_with(
 
     monkeypatch.setattr(Int8, "apply", again)
     resumed, said = trained(tmp_path / "killed")
-    assert said == notes
+    assert said == [note.replace(", mean loss", ", resumed behind epoch 1, mean loss") for note in notes]
     state = whole.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in resumed.state_dict().items())
 
@@ -136,7 +136,7 @@ def test_without_validation_data_the_last_epoch_is_kept_and_that_is_told(learned
 def test_equal_scores_are_no_reason_to_drop_the_training(learned: nn.Module) -> None:
     before, _ = after(Int8(), learned)
     trained, notes = after(QAT(epochs=1), learned, replace(tiny_task(), validate=lambda predict: 0.5))
-    assert notes[2] == "epoch 1 of 1 is kept: it scores 0.5000 on the validation data, int8 without training 0.5000"
+    assert notes[2] == "epoch 1 of 1 is kept: it scores 50.00 % on the validation data, int8 without training 50.00 %"
     assert not torch.equal(trained.head.weight, before.head.weight)
 
 

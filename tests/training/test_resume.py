@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.progress import listen
 from compress.sparsity.masks import mark_sparse_
 from compress.training import FitResult, Settings, fit
 from compress.training.loop import CSV, STATE
@@ -100,6 +101,17 @@ def test_finished_epochs_are_not_trained_again(tmp_path: Path) -> None:
     fit(model, batches, Noisy(), settings, before_step=lambda done, steps: bool(seen.append(done)), keep=tmp_path)
     assert seen == []
     assert not model.training
+
+
+def test_it_says_from_where_it_goes_on(tmp_path: Path) -> None:
+    settings, said = Settings(epochs=4, lr=0.1), list[str]()
+    with listen(said.append):
+        with pytest.raises(KilledError):
+            train(settings, tmp_path, (3, 1))
+        assert said == []
+        assert train(settings, tmp_path)[1].resumed == 2
+    assert said == ["train goes on behind epoch 2 of 4"]
+    assert train(settings, None)[1].resumed == 0
 
 
 def test_each_epoch_is_a_line_of_csv_at_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,16 +156,22 @@ def test_what_is_not_known_is_empty_in_a_csv() -> None:
     assert to_csv([row], tuple(row)) == "number,steps,samples,loss,accuracy,score\n1,3,12,0.5,,0.25\n"
 
 
+def test_terms_of_a_loss_are_columns_of_a_csv() -> None:
+    rows = [{"number": 1, "loss": 0.5}, {"number": 2, "loss": 0.75, "terms": {"kd": 0.5, "ce": 0.25}}]
+    assert to_csv(rows, ("number", "loss")) == "number,loss,loss_kd,loss_ce\n1,0.5,,\n2,0.75,0.5,0.25\n"
+
+
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed (extra `tensorboard`)")
 def test_scalars_are_what_tensorboard_reads(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = Log(None, str(tmp_path), "finetune")
-    log.write([EPOCH])
+    log.write([replace(EPOCH, terms={"kd": 0.25})])
     log.close()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [event.value for event in events.Scalars("finetune/loss")] == [0.5]
+    assert [event.value for event in events.Scalars("finetune/loss_kd")] == [0.25]
     assert "finetune/accuracy" not in events.Tags()["scalars"]
 
 

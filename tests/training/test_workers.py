@@ -83,7 +83,15 @@ SETTINGS = {"accumulate", "clip_norm", "average", "patience", "retry"}
 
 def told(done: FitResult) -> Found:
     rows = [(epoch.steps, epoch.samples, epoch.accuracy, epoch.score) for epoch in done.epochs]
-    return {"losses": done.losses, "rows": rows, "stopped": done.stopped, "restarts": done.restarts, "count": done.processes}
+    terms = [epoch.terms for epoch in done.epochs]
+    return {
+        "losses": done.losses,
+        "terms": terms,
+        "rows": rows,
+        "stopped": done.stopped,
+        "restarts": done.restarts,
+        "count": done.processes,
+    }
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -99,7 +107,9 @@ class Scaled(nn.Module):
         self.idle = nn.Parameter(torch.ones(2, 2))
 
     def forward(self, logits: Tensor, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        return F.cross_entropy(logits * self.scale, target)
+        found = F.cross_entropy(logits * self.scale, target)
+        self.terms = {"most": 0.75 * found.detach(), "rest": 0.25 * found.detach()}
+        return found
 
 
 def plain(folder: Path) -> Found:
@@ -335,7 +345,10 @@ def test_steps_are_those_of_one_process(found: Callable[..., list[Found]], scena
     for part in ("weights", "loss"):
         assert_same(first[part], second[part])
         assert_near(first[part], single[part], 1e-5)
+    assert first["terms"] == second["terms"]
     if scenario is plain:
+        for found_terms, loss in zip(first["terms"], single["losses"], strict=True):
+            assert found_terms == pytest.approx({"most": 0.75 * loss, "rest": 0.25 * loss}, abs=1e-5)
         assert not torch.equal(single["loss"]["scale"], torch.ones(2))
         assert torch.equal(first["loss"]["idle"], torch.ones(2, 2))  # no gradient, and so no decay
 
