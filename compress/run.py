@@ -25,6 +25,7 @@ from compress.measure.openvino_coverage import openvino_coverage
 from compress.parity import check_parity
 from compress.passes.base import Pass
 from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, rehearse, run_pipeline, runtime_of
+from compress.progress import listen
 from compress.quant.ptq import rounds_activations
 from compress.quant.targets import OPENVINO, target_of
 from compress.recipe import Recipe, resolved
@@ -162,7 +163,8 @@ def _execute(source: Source, task: Task, passes: Sequence[Pass], recipe: Recipe,
             return Run(load_model(folder.path, copy.deepcopy(source.model)), folder.report(), options.out)
         folder.prepare(force=options.force, resume=options.resume)
         try:
-            return _work(source, task, passes, recipe, plain, folder, device, options)
+            with listen(options.on_note):
+                return _work(source, task, passes, recipe, plain, folder, device, options)
         except WorkerError:
             raise  # not for anything wrong with the run, which goes on from where it is
         except Exception:

@@ -51,7 +51,9 @@ def test_a_killed_process_is_named_and_the_run_goes_on_behind_the_last_epoch(
     before = list(csv.reader(kept.open()))
     assert len(before) == 2  # the heading, and the first of two epochs of four steps
     (tmp_path / "deadly").unlink()
-    done = run_on_processes(recipe, Options(out=out, timing=timing, device="cpu", resume=True), 2)
+    said: list[str] = []
+    done = run_on_processes(recipe, Options(out=out, timing=timing, device="cpu", resume=True, on_note=said.append), 2)
+    assert said == ["finetune goes on behind epoch 1 of 2"]
     epochs = done.report["stages"][1]["details"]["training"]
     assert [(epoch["number"], epoch["steps"], epoch["samples"]) for epoch in epochs] == [(1, 4, 64), (2, 8, 128)]
     assert [str(value) for value in list(epochs[0].values())[:4]] == before[1][:4]  # not trained again
