@@ -6,6 +6,7 @@ from compress.passes.prune_channels import PruneChannels
 smaller = compress.apply(PruneChannels(ratio=0.5), model, compress.Task(example_inputs=(x,)))
 """
 
+from compress import measure, plots
 from compress.comparison import compare
 from compress.errors import CompressError, ParityError, PassError, UserError
 from compress.inspection import Inspection, inspect
@@ -30,7 +31,9 @@ __all__ = [
     "compare",
     "inspect",
     "load",
+    "measure",
     "plan",
+    "plots",
     "run",
     "sensitivity",
 ]

@@ -189,6 +189,13 @@ def evaluated(task: Task, predict: Predict) -> tuple[float | None, int | None]:
 def apply(pass_: Pass, model: nn.Module, task: Task, *, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
     """One pass on a plain module, transactionally: `model` itself is never changed, and a broken result is never returned.
 
+    >>> from compress.passes.prune_channels import PruneChannels
+    >>> from compress.testing import tiny_model, tiny_task
+    >>> model = tiny_model()
+    >>> smaller = apply(PruneChannels(ratio=0.5), model, tiny_task())
+    >>> model.stem.out_channels, smaller.stem.out_channels
+    (16, 8)
+
     Raises:
         UserError: the task lacks what the pass needs.
         PassError: the result fails a post-condition.

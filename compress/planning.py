@@ -92,6 +92,11 @@ class PruningPlan:
 def plan(model: nn.Module, task: Task, pruning: PruneChannels | None = None, *, seed: int = 0) -> PruningPlan:
     """What `pruning` would do to `model`, which is not changed: the same search and the same cut as in a run.
 
+    >>> from compress.testing import tiny_model, tiny_task
+    >>> found = plan(tiny_model(), tiny_task(), PruneChannels(ratio=0.5))
+    >>> found.widths, found.params
+    ({'stem': (16, 8), 'body': (16, 8)}, (2868, 860))
+
     Args:
         pruning: default `PruneChannels()`.
         seed: as the run's, of whose first pass this is a plan.

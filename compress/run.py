@@ -25,6 +25,7 @@ from compress.measure.openvino_coverage import openvino_coverage
 from compress.parity import check_parity
 from compress.passes.base import Pass
 from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, rehearse, run_pipeline, runtime_of
+from compress.plots import RunPlots
 from compress.progress import listen
 from compress.quant.ptq import rounds_activations
 from compress.quant.targets import OPENVINO, target_of
@@ -52,6 +53,11 @@ class Run:
     model: nn.Module
     report: dict[str, Any]
     folder: Path | None
+
+    @property
+    def plot(self) -> RunPlots:
+        """Pictures for a notebook: `run.plot.pareto()` of the stages, `run.plot.layers()` of their widths (extra `plot`)."""
+        return RunPlots(self.report)
 
     def _repr_html_(self) -> str:
         return html_block(*stage_table(self.report), lines=[*verdicts(self.report), *headline(self.report)])

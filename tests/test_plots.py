@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from compress import plots
 from compress.errors import UserError
 from compress.pareto import front
 from compress.quant.layer_errors import LayerError
+from compress.run import Run
 from compress.sensitivity import Effect, Sensitivity
 
 pytest.importorskip("matplotlib", reason="the pictures need matplotlib")
@@ -66,6 +68,7 @@ def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: p
         plots.save(plots.sensitivity(found()), tmp_path / "no" / "a.png")
     assert str(caught.value) == f"{tmp_path}/no/a.png cannot be written: No such file or directory"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "compress.plots.picture", raising=False)  # which was imported when it was there
     with pytest.raises(UserError) as caught:
         plots.check_format(tmp_path / "a.png")
     assert str(caught.value) == "a plot needs matplotlib; install it with: pip install 'compress-toolkit[plot]'"
@@ -153,3 +156,43 @@ def test_runs_without_a_score_have_no_picture() -> None:
     with pytest.raises(UserError) as caught:
         plots.pareto([{**row, "accuracy_percent": None} for row in rows()])
     assert str(caught.value) == "no run was scored, so there is no accuracy to draw; give --data, or a Task with evaluate"
+
+
+def stage(name: str, latency: float, accuracy: float | None) -> dict:
+    return {"name": name, "latency_ms": {"p50": latency}, "accuracy": accuracy}
+
+
+def test_a_run_draws_its_stages_that_were_scored() -> None:
+    stages = [stage("baseline", 4.0, 0.93), stage("prune", 1.0, None), stage("finetune", 1.0, 0.9), stage("int8", 0.5, 0.91)]
+    (axes,) = Run(nn.Identity(), {"stages": stages}, None).plot.pareto().axes
+    labels, front = drawn(axes)
+    assert labels == {"baseline": (4.0, 93.0), "finetune": (1.0, 90.0), "int8": (0.5, 91.0)}
+    assert front[:-1] == [(0.5, 91.0), (4.0, 93.0)]
+    assert [bar[0].get_marker() for bar in axes.containers] == ["s", "o", "o"]  # the original is a square
+    with pytest.raises(UserError) as caught:
+        Run(nn.Identity(), {"stages": [stage("baseline", 4.0, None)]}, None).plot.pareto()
+    assert str(caught.value) == "no run was scored, so there is no accuracy to draw; give --data, or a Task with evaluate"
+
+
+def layer(name: str, before: int | None, after: int | None, sparsity: float | None) -> dict:
+    return {"name": name, "width_before": before, "width_after": after, "sparsity": sparsity}
+
+
+def test_each_layer_has_its_width_before_and_after_and_its_zeros() -> None:
+    rows = [layer("stem", 16, 8, 0.25), layer("gone", 10, None, None), layer("new", None, 4, 0.0)]
+    axes = Run(nn.Identity(), {"layers": rows}, None).plot.layers().axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["stem", "gone", "new"]
+    assert [[bar.get_width() for bar in bars] for bars in axes.containers] == [[16, 10, 0], [8, 0, 4], [2, 0, 0]]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["before", "after", "share of weights that are zero"]
+    assert len(plots.layers([layer("stem", 16, 8, 0.0)]).axes[0].containers) == 2  # no zeros, nothing said of them
+
+
+def test_a_network_without_layers_has_no_picture_of_them() -> None:
+    with pytest.raises(UserError) as caught:
+        plots.layers([])
+    assert str(caught.value) == "the report has no layers to draw: the network has no convolution and no linear layer"
+
+
+def test_a_notebook_shows_a_picture_without_pyplot() -> None:
+    assert plots.sensitivity(found())._repr_png_().startswith(b"\x89PNG")

@@ -5,6 +5,7 @@ from compress.measure.coverage import integer_coverage
 from compress.measure.environment import describe_environment
 from compress.measure.latency import Latency, time_interleaved, time_one
 from compress.measure.memory import peak_memory_bytes
+from compress.measure.models import time_model
 from compress.measure.runtimes import RUNTIMES, open_onnx, open_torch
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "open_torch",
     "peak_memory_bytes",
     "time_interleaved",
+    "time_model",
     "time_one",
 ]

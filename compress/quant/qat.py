@@ -1,8 +1,18 @@
 """Quantization-aware training: a network that trains with the rounding it will have, for any loop and optimizer.
 
-net = qat.prepare(model, (images,), calibration=lambda: [(images,)])
-...                                   # train net as any module
-quantized = qat.finish(net)
+>>> from compress.testing import tiny_model, tiny_task
+>>> task = tiny_task()
+>>> net = prepare(tiny_model(), task.example_inputs, calibration=task.calibration)
+>>> optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+>>> for images, labels in task.train():
+...     loss = torch.nn.functional.cross_entropy(net(images), labels)
+...     optimizer.zero_grad()
+...     loss.backward()
+...     optimizer.step()
+>>> quantized = finish(net)
+>>> with torch.no_grad():
+...     quantized(images).shape
+torch.Size([16, 4])
 """
 
 import copy
