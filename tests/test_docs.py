@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import compress
 from cli import flags
 from cli.main import cli
 from compress import zoo
@@ -64,7 +65,7 @@ def test_a_command_parses(line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: 
         command = found
     given = command.make_context("compress", arguments).params
     if command.name == "run" and given["recipe"] is None:  # also the passes and their options that it names
-        own = {"out", "force", "resume", "device", "processes", "threads", "as_json", "quiet", "debug"}
+        own = {"out", "force", "resume", "device", "processes", "ray", "threads", "as_json", "quiet", "debug"}
         recipe = flags.to_recipe(**{key: value for key, value in given.items() if key not in own})
         assert recipe.make_passes(), line
 
@@ -116,3 +117,8 @@ def test_every_pass_and_option_is_in_the_reference() -> None:
         listed = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", section, re.MULTILINE))
         assert set(listed) == set(inspect.signature(find(built_in)).parameters), built_in
         assert all(listed.values()), f"{built_in}: an option without its meaning: {listed}"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs/python.md").read_text()
+    assert [name for name in compress.__all__ if not re.search(rf"\bcompress\.{name}\b", page)] == []
