@@ -32,7 +32,9 @@ def blocks(path: Path, language: str) -> list[tuple[str, str]]:
 
 
 def commands(path: Path) -> list[str]:
-    return [line for _, text in blocks(path, "") for line in text.splitlines() if line.startswith("compress ")]
+    lines = [line for _, text in blocks(path, "") for line in text.splitlines()]
+    lines = [re.sub(r"^torchrun .* -m cli ", "compress ", line) for line in lines]
+    return [line for line in lines if line.startswith("compress ")]
 
 
 def anchors(path: Path) -> set[str]:
@@ -53,11 +55,18 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(other), f"{name(path)} links to {target}, which is no heading there"
 
 
+@pytest.mark.parametrize("path", LINKING, ids=name)
+def test_files_that_are_named_are_there(path: Path) -> None:
+    text = re.sub(r"https?://\S+", "", path.read_text())
+    for file in re.findall(r"\b(?:benchmarks|docs|tests|notebooks)/[\w/-]+\.\w+", text):
+        assert (ROOT / file).is_file(), f"{name(path)} names {file}"
+
+
 @pytest.mark.parametrize("line", [line for path in SHOWN for line in commands(path)])
 def test_a_command_parses(line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("plan.yaml").write_text("conv1: 0.5\n")
-    arguments = shlex.split(line, comments=True)[1:]
+    arguments = shlex.split(line.partition(" > ")[0], comments=True)[1:]
     command: click.Command = cli
     while isinstance(command, click.Group):
         found = command.get_command(click.Context(command), arguments.pop(0))

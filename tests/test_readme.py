@@ -1,20 +1,82 @@
-"""The README's table is that of the run that its evidence holds, and its picture is small."""
+"""The figures that README and docs/choose.md repeat are those of benchmarks/results; the picture is small."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from compress.report.text import stage_table
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_is_the_benchmarks() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
+def result(name: str) -> Any:
+    return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+
+
+def table(text: str, header: str) -> dict[str, list[str]]:
+    """First cell -> the others, of the rows of the Markdown table that begins so; links are their words."""
+    rows = text.split(f"\n| {header}")[1].split("\n\n")[0].splitlines()[2:]
+    cells = [[re.sub(r"\[(.*?)\]\(.*?\)", r"\1", cell).strip() for cell in row.strip("| ").split("|")] for row in rows]
+    return {first: others for first, *others in cells}
+
+
+def test_the_demo_is_the_run_of_the_results() -> None:
+    lines = README.splitlines()
     begin = lines.index("$ make demo TORCH=cpu") + 1
-    header, rows = stage_table(json.loads((ROOT / "benchmarks/results/demo.json").read_text()))
+    header, rows = stage_table(result("demo"))
     shown = [line.split() for line in lines[begin : begin + 1 + len(rows)]]
     assert shown == [" ".join(cells).split() for cells in (header, *rows)]
     assert lines[begin + 1 + len(rows)] == "```"
+
+
+def test_quantization_beside_other_tools() -> None:
+    rows = {row["method"]: row for row in result("quantization")["rows"] if row["model"] == "efficientnet-lite0"}
+    ours = rows["int8"]["latency"]
+    times = {
+        "float": ours["float over this"][3],
+        "int8": ours["float over this"][4],
+        "onnxruntime": ours["this over onnxruntime"][4],
+        "nncf": rows["nncf"]["latency"]["float over this"][4],
+    }
+    expected = [
+        [
+            f"{100 * rows[method]['accuracy']:.1f}",
+            "" if method == "float" else f"{rows[method]['kl_divergence']:.4f}",
+            f"{ms:.1f}",
+            f"{rows[method]['openvino p50 ms']['this']:.1f}",
+        ]
+        for method, ms in times.items()
+    ]
+    assert list(table(README, "| accuracy % | divergence").values()) == expected
+
+
+def test_residual_networks_in_int8() -> None:
+    shown = table(README, "network | fp32")
+    for name, found in zip(("int8-resnet18", "int8-resnet56"), shown.values(), strict=True):
+        measured = result(name)
+        assert found[:3] == [f"{100 * measured['rows'][file]['accuracy']:.2f} %" for file in ("fp32", "ours", "onnxruntime")]
+        ratios = [
+            values[0]
+            for threads in measured["ratio of p50, its interval, both p50 in ms"].values()
+            for order, values in threads.items()
+            if order.startswith("order")
+        ]
+        assert found[3] == f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def test_criteria_of_pruning() -> None:
+    shown = table((ROOT / "docs/choose.md").read_text(), "criterion | right after")
+    short = [row for row in result("pruning-resnet56")["rows"] if row["epochs"] == 1 and row["ranking"] == "local"]
+    assert set(shown) == {row["criterion"] for row in short}
+    for criterion, cells in shown.items():
+        for cell, (share, figure) in zip(
+            cells, ((0.4762, "pruned"), (0.4762, "re-estimated"), (0.4762, "recovered"), (0.4, "recovered")), strict=True
+        ):
+            values = [100 * row[figure] for row in short if row["criterion"] == criterion and row["macs_target"] == share]
+            low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+            assert cell == (low if low == high else f"{low} to {high}"), (criterion, figure)
 
 
 def test_the_picture_is_small() -> None:
