@@ -63,8 +63,8 @@ def machine(result: Result) -> str:
         return f"{when}; machine not recorded, torch {result['torch']}."
     here = result["environment"]
     versions = ", ".join(f"{package} {here['versions'][package]}" for package in ("torch", "onnxruntime"))
-    flags = ", ".join(flag for flag in here["isa_flags"] if "avx512f" not in flag)
-    return f"{when} on {here['cpu']} ({flags}), {count(here['cores'], 'core')}, GPU: {here['gpu'] or 'none'}; {versions}."
+    processor = f"{here['cpu']} ({', '.join(here['isa_flags'])}), {here['cores']} core{'s' * (here['cores'] != 1)}"
+    return f"{when} on {processor}, GPU: {here['gpu'] or 'none'}; {versions}."
 
 
 def plain(result: Result) -> list[str]:
@@ -205,10 +205,6 @@ BODIES: dict[str, Callable[[Result], list[str]]] = {
     "quantization": quantization,
     "conformance": conformance,
 }
-
-
-def count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
 
 
 def table(header: Any, rows: Any) -> str:
