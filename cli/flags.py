@@ -142,17 +142,27 @@ def to_losses(text: str) -> dict[str, float]:
     """`kd=0.9,ce=0.1` as it is said; a bare name is added, at its usual weight, to what every distillation needs.
 
     That is the labels for losses on logits, and labels and soft targets for losses on layers.
+
+    Raises:
+        UserError: a loss that is unknown, there twice or missing between commas, or a weight that is no number.
     """
     found: dict[str, float] = {}
+    said: set[str] = set()
+    usage = UserError(f"--distill-loss takes LOSS or LOSS=WEIGHT, such as kd=0.9,ce=0.1, got '{text}'")
     for part in text.split(","):
-        name, equals, weight = part.partition("=")
+        name, equals, weight = (piece.strip() for piece in part.partition("="))
+        if not name:
+            raise usage
         term = find_loss(name)
+        if name in said:
+            raise UserError(f"--distill-loss has '{name}' twice, got '{text}'; leave one out")
+        said.add(name)
         try:
             if equals:
                 found[name] = float(weight)
                 continue
         except ValueError:
-            raise UserError(f"--distill-loss takes LOSS or LOSS=WEIGHT, such as kd=0.9,ce=0.1, got '{text}'") from None
+            raise usage from None
         usual = {"ce": 0.1, "kd": 0.9} if name == "kd" or term.sees in ("features", "attention") else {"ce": 1.0}
         found = {**usual, **found, name: term.weight}
     return found

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from cli.recipes import recipes
+
 RUNTIME_NAMES = "ort-cpu, ort-cuda, openvino, torch-cpu, torch-cuda"
 # Checked by nobody here: it says to the shell what to complete.
 PATH = click.Path(readable=False)
@@ -68,7 +70,9 @@ def pruning_flags(command: Any) -> Any:
 @click.option(
     "--data", type=PATH, metavar="DATA", help="Data set: a name, imagefolder:DIR, npz:FILE, jsonl:FILE, or FILE.py:FUNCTION."
 )
-@click.option("--recipe", type=PATH, metavar="FILE", help="Take model, data and passes from a YAML file.")
+@click.option(
+    "--recipe", type=PATH, metavar="FILE|NAME", help="Take model, data and passes from a YAML file, or from a recipe by name."
+)
 @click.option("--out", type=PATH, metavar="DIR", help="Folder of the run (default: runs/MODEL-TIMESTAMP).")
 @click.option("--force", is_flag=True, help="Replace a run that is in the folder.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it was interrupted.")
@@ -439,6 +443,9 @@ def passes_show(name: str) -> None:
     from compress.passes import find
 
     show.pass_details(find(name))
+
+
+cli.add_command(recipes)
 
 
 @cli.command("doctor")

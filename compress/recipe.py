@@ -1,18 +1,19 @@
 """A recipe: model, data and passes as plain data, from a YAML file or from flags; both end in the same texts and objects."""
 
-import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from compress.convert import KINDS, convert
 from compress.errors import UserError, did_you_mean
 from compress.passes import find
 from compress.passes.base import Pass
 from compress.pipeline import options_of
+from compress.recipes import names, resolve
 
 # One step: the pass's name and the options that were given for it.
 Step = tuple[str, dict[str, Any]]
@@ -27,16 +28,21 @@ KEYS: dict[str, type] = {
     "fp16": bool,
     "passes": list,
 }
-KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a mapping"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run does. `passes` holds (name, options) in order.
+    """What a run does.
 
     Args:
-        limit_train, limit_eval: use only the first so many training and test samples; None is all.
+        model: a name of the zoo, hf:ID_OR_FOLDER, torchvision:NAME, timm:NAME, or FILE.py:FUNCTION; None: told when it is run.
+        weights: a file to start from, safetensors or a state dict; None: the model's own.
+        data: a data set's name, imagefolder:DIR, npz:FILE, jsonl:FILE, or FILE.py:FUNCTION; None: the model's own.
+        seed: of every random choice, at least 0.
+        limit_train: use only so many training samples, evenly over the classes; None: all.
+        limit_eval: the same of test samples.
         fp16: also write and check a half-precision file.
+        passes: names and options, in order.
         implied: passes that flags brought along; left out, and said so, where the task lacks what they need.
     """
 
@@ -49,6 +55,10 @@ class Recipe:
     fp16: bool = False
     passes: tuple[Step, ...] = ()
     implied: tuple[str, ...] = ()
+
+    def told(self, **given: Any) -> "Recipe":
+        """The recipe with what was said beside it; None says nothing."""
+        return replace(self, **{key: value for key, value in given.items() if value is not None})
 
     def make_passes(self) -> list[Pass]:
         """The passes themselves."""
@@ -86,7 +96,7 @@ def make_pass(name: str, options: Mapping[str, Any], where: str = "") -> Pass:
     for option, value in options.items():
         if option not in known:
             raise UserError(f"{where}{name} has no option '{option}'." + did_you_mean(option, list(known)))
-        values[option] = convert(value, hints[option], f"{where}{name}: {option}")
+        values[option] = convert(value, hints[option], f"{where}{name}: {option}", default_of(known[option]))
     missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in values]
     if missing:
         raise UserError(f"{where}{name} needs the option '{missing[0]}'")
@@ -96,103 +106,28 @@ def make_pass(name: str, options: Mapping[str, Any], where: str = "") -> Pass:
         raise UserError(where + str(error)) from None
 
 
-def convert(value: Any, hint: Any, what: str) -> Any:
-    """`value` as the type that an option is annotated with.
-
-    These are bool, int, float, str, Literal, tuple[str, ...], dict of str to float, int or str, or any of them | None.
-
-    Raises:
-        UserError: "`what` must be ..., got ...".
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-            return None
-        return convert(value, next(part for part in arguments if part is not type(None)), what)
-    if origin is typing.Literal:
-        for choice in arguments:
-            if value == choice or str(value) == str(choice):
-                return choice
-        raise UserError(f"{what} must be one of {', '.join(map(str, arguments))}, got {value!r}")
-    if origin is dict:
-        return _texts(value, what) if arguments[1] is str else _numbers(value, _SCALARS[arguments[1]], what)
-    if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-            raise UserError(f"{what} must be a list of texts, got {value!r}")
-        return tuple(items)
-    try:
-        return _SCALARS[hint](value)
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{what} must be {KINDS.get(hint, hint)}, got {value!r}") from None
-
-
-def _numbers(value: Any, kind: Callable[[Any], float], what: str) -> dict[str, float]:
-    """A mapping of texts to numbers of a kind; as a flag `layer1.*=0.3,layer2.*=0.5`."""
-    found = value
-    if isinstance(value, str):
-        pairs = [pair.rpartition("=") for pair in value.split(",")]
-        found = {name.strip(): number for name, _, number in pairs}
-    try:
-        if not isinstance(found, Mapping) or not all(isinstance(name, str) and name for name in found):
-            raise ValueError
-        return {name: kind(number) for name, number in found.items()}
-    except (ValueError, TypeError):
-        raise UserError(
-            f"{what} must map texts to numbers, such as layer1.*={'4' if kind is _int else '0.3'}, got {value!r}"
-        ) from None
-
-
-def _texts(value: Any, what: str) -> dict[str, str]:
-    """A mapping of texts to texts; as a flag `layer1=layer1,layer2=layer3`."""
-    found = value
-    if isinstance(value, str):
-        pairs = [pair.partition("=") for pair in value.split(",")]
-        found = {name.strip(): text.strip() for name, _, text in pairs}
-    if not isinstance(found, Mapping) or not all(isinstance(x, str) and x for pair in found.items() for x in pair):
-        raise UserError(f"{what} must map texts to texts, such as layer1=layer1,layer2=layer3, got {value!r}")
-    return dict(found)
-
-
-def _bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}[str(value).lower()]
-
-
-def _int(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError
-    return int(value)
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError
-    return float(value)
-
-
-def _str(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-_SCALARS: dict[Any, Any] = {bool: _bool, int: _int, float: _float, str: _str}
+def default_of(field: Field[Any]) -> Any:
+    """An option's own value where none is given; MISSING where one must be."""
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def read(path: Path | str) -> Recipe:
-    """The recipe in a YAML file.
+    """The recipe in a YAML file, or one of the package.
+
+    Args:
+        path: the file. A text that is the name of a recipe of the package means that one, whatever files there are; `./NAME`, or
+            a `Path`, is the file.
 
     Raises:
-        UserError: not readable, not YAML, an unknown key or a wrong type; names the file and the line.
+        UserError: no such recipe or file; not readable, not YAML, an unknown key or a wrong type, with the file and the line.
     """
-    path = Path(path)
+    path = resolve(path) if isinstance(path, str) else path
     try:
         with path.open(encoding="utf8") as file:  # not its text alone: the marks of a stream know its name
-            node = yaml.compose(file)
+            node = yaml.compose(file, _Loader)
     except OSError as error:
-        raise UserError(f"the recipe {path} cannot be read: {error.strerror}") from None
+        ours = f"; the one of the package is '{path.stem}'" if str(path) == path.name and path.stem in names() else ""
+        raise UserError(f"the recipe {path} cannot be read: {error.strerror}{ours}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -205,8 +140,6 @@ def read(path: Path | str) -> Recipe:
         where = f"{path}, line {key_node.start_mark.line + 1}: "
         if key not in KEYS:
             raise UserError(f"{where}unknown key '{key}'." + did_you_mean(str(key), list(KEYS)))
-        if key in values:
-            raise UserError(f"{where}'{key}' is there twice")
         if key == "passes":
             values[key] = _steps(value_node, path)
         elif value is not None:
@@ -263,7 +196,16 @@ def _option_lines(item: yaml.Node) -> dict[str, int]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML without numbers to the base of 60: `pattern: 2:4` is a text, not 124."""
+    """Plain YAML without numbers to the base of 60: `pattern: 2:4` is a text, not 124. A key that is there twice is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise UserError(f"{key.start_mark.name}, line {key.start_mark.line + 1}: '{key.value}' is there twice")
+            seen.add(key.value)
+        return node
 
 
 def _text_or_number(loader: _Loader, node: yaml.ScalarNode) -> Any:

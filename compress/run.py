@@ -29,7 +29,7 @@ from compress.plots import RunPlots
 from compress.progress import listen
 from compress.quant.ptq import rounds_activations
 from compress.quant.targets import OPENVINO, target_of
-from compress.recipe import Recipe, resolved
+from compress.recipe import Recipe, read, resolved
 from compress.report import build_report, layer_rows, to_html, to_markdown
 from compress.report.json_text import dumps
 from compress.report.text import headline, stage_table, verdicts
@@ -109,25 +109,53 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", here.local_rank)
 
 
-def run(model: nn.Module, task: Task, passes: Sequence[Pass], *, seed: int = 0, fp16: bool = False, **options: Any) -> Run:
-    """Compress your own module: the passes in order, then ONNX, parity, latency and a report.
+def run(
+    model: nn.Module | str | None = None,
+    task: Task | None = None,
+    passes: Sequence[Pass] | None = None,
+    *,
+    recipe: Path | str | None = None,
+    seed: int | None = None,
+    fp16: bool | None = None,
+    **options: Any,
+) -> Run:
+    """Compress your own module, or a model by its name: the passes in order, then ONNX, parity, latency and a report.
+
+        compress.run(module, task, [PruneChannels(), Int8()])
+        compress.run("resnet18", recipe="cpu-int8", limit_eval=1000)
 
     Args:
-        model: is not changed.
+        model: a module, which is not changed and comes with its `task`; or MODEL as on the command line, with a recipe; None: the
+            recipe's.
         passes: objects with the members of `compress.passes.Pass`.
-        fp16: also write and check a half-precision file.
-        options: fields of `Options`: out, device, threads, force, resume, on_stage.
+        recipe: instead of passes, a recipe's file, or its name (`compress recipes list`). With a module its passes, seed and fp16
+            count, and not its data.
+        seed: of every random choice; None: the recipe's, or 0.
+        fp16: also write and check a half-precision file; None: as the recipe says, or not.
+        options: fields of `Options`: out, device, threads, force, resume, on_stage; with a model's name also weights, data,
+            limit_train and limit_eval, see `compress.recipe.Recipe`.
 
     Raises:
         UserError: before anything runs, if something asked for cannot work.
         PassError: a pass failed its post-conditions.
         ParityError: the ONNX file does not answer as the torch model does.
     """
+    if (passes is None) == (recipe is None):
+        raise UserError("say what to do by passes or by a recipe, such as recipe='cpu-int8', and not by both")
     if options.get("out") is not None:
         options["out"] = Path(options["out"])
-    recipe = Recipe(model=type(model).__name__, seed=seed, fp16=fp16)
+    base = Recipe() if recipe is None else read(recipe)
+    told: dict[str, Any] = {"seed": seed, "fp16": fp16}
+    if not isinstance(model, nn.Module):
+        if task is not None or passes is not None:
+            raise UserError("a model by its name takes data by name and a recipe: compress.run('resnet18', data=..., recipe=...)")
+        told |= {"model": model} | {name: options.pop(name, None) for name in ("weights", "data", "limit_train", "limit_eval")}
+        return run_recipe(base.told(**told), Options(**options))
+    if task is None:
+        raise UserError("a module comes with its data: compress.run(model, task, ...)")
+    mine = Recipe(type(model).__name__, seed=base.seed, fp16=base.fp16).told(**told)
     source = Source(model=model, origin={"kind": "module", "type": type(model).__qualname__})
-    return _execute(source, task, passes, recipe, Options(**options))
+    return _execute(source, task, base.make_passes() if passes is None else passes, mine, Options(**options))
 
 
 def run_recipe(recipe: Recipe, options: Options) -> Run:

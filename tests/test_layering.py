@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. Modules of one line may import each other only within one package.
 LAYERS = [
-    "errors tables pareto progress outputs models quiet layers",
-    "losses intake files sparsity workers",
+    "errors tables pareto progress outputs models quiet layers docstrings",
+    "losses intake files sparsity workers convert recipes",
     "measure quant pruning clustering low_rank onnx_rewrites",
     "export store",
     "budgets gauge task training",
@@ -22,7 +22,7 @@ LAYERS = [
     "pipeline",
     "planning sensitivity",
     "plots recipe report folder",
-    "run finished",
+    "run finished recipe_schema",
     "bench comparison evaluate inspection launch testing",
     "__init__",
 ]
