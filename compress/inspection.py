@@ -1,5 +1,6 @@
 """What integers do to each layer of a quantized model: of a run's folder, or of a module at hand."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from compress.quant.ptq import quantizers_in
 from compress.run import load
 from compress.sources.source import Source
 from compress.store import read_manifest
+from compress.tables import html_block
 from compress.task import Task
+
+COLUMNS = ("layer", "kind", "bits", "weight dB", "low", "high", "clipped %", "own dB", "channel dB", "all dB")
+MEANING = (
+    "dB of signal over error, 20 for a tenth of error: own with this layer alone in integers, channel the same for single "
+    "channels, of which half are worse, all with the whole network in integers"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,17 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `--json` prints it."""
         return {"samples": self.samples, "layers": [asdict(layer) for layer in self.layers]}
+
+    def cells(self, layers: Sequence[LayerError] | None = None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header, and a row of texts for each layer, in the order of `layers` where given; the first two columns hold words."""
+        return COLUMNS, [_cells(layer) for layer in (self.layers if layers is None else layers)]
+
+    def lines(self) -> list[str]:
+        """What the columns mean."""
+        return [f"on {self.samples} calibration samples; {MEANING}"]
+
+    def _repr_html_(self) -> str:
+        return html_block(*self.cells(), self.lines(), left=(0, 1))
 
 
 def inspect(model: Path | str | nn.Module, task: Task | None = None) -> Inspection:
@@ -70,6 +89,18 @@ def inspect(model: Path | str | nn.Module, task: Task | None = None) -> Inspecti
     if samples == 0:
         raise UserError("inspecting needs calibration data, and they are empty")
     return Inspection(layers, samples)
+
+
+def _cells(layer: LayerError) -> tuple[str, ...]:
+    bits = "float" if layer.bits is None and layer.kind in ("conv", "linear") else _number(layer.bits, "d")
+    clipped = None if layer.clipped is None else 100 * layer.clipped
+    errors = (_number(error, ".1f") for error in (layer.own_db, layer.channel_db, layer.accumulated_db))
+    limits = (_number(layer.low, ".4g"), _number(layer.high, ".4g"), _number(clipped, ".3f"))
+    return (layer.name, layer.kind, bits, _number(layer.weight_db, ".1f"), *limits, *errors)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def folder_task(folder: Path, data: str | None = None, limit_train: int | None = None) -> Task:

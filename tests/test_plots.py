@@ -114,6 +114,11 @@ def test_each_run_is_a_mark_and_the_front_holds_those_that_nothing_beats() -> No
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("latency, ms (p50)", "accuracy, %", "")
 
 
+def test_the_original_alone_is_a_square() -> None:
+    (axes,) = plots.pareto([{**row, "run": row["stage"]} for row in rows()]).axes
+    assert [bar[0].get_marker() for bar in axes.containers] == ["s", "o", "o", "o"]
+
+
 def test_equal_points_and_ties_are_on_the_front_once() -> None:
     points = [(1.0, 5.0), (1.0, 5.0), (1.0, 4.0), (2.0, 5.0), (3.0, 6.0), (0.5, 1.0)]
     dominated = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] >= p[1]}

@@ -9,8 +9,8 @@
 from compress.plots.figure import check_format, save
 from compress.plots.integers import layer_errors
 from compress.plots.of_run import RunPlots
-from compress.plots.pareto import pareto
 from compress.plots.single_changes import sensitivity
+from compress.plots.trade_off import pareto
 from compress.plots.widths import layers
 
 __all__ = ["RunPlots", "check_format", "layer_errors", "layers", "pareto", "save", "sensitivity"]

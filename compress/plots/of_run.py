@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compress.plots.pareto import Mark, drawn
+from compress.plots.trade_off import Mark, drawn
 from compress.plots.widths import layers
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def _marks(rows: Sequence[Mapping[str, Any]]) -> list[Mark]:
     staged = len({(row["setting"], row["run"]) for row in rows}) < len(rows)
     marks = []
     for row in rows:
-        original = row["run"] == row["stage"]
+        original = row["stage"] == "baseline"  # a run may be called as its last stage
         name = f"{row['run']}, {row['stage']}" if staged and not original else row["run"]
         label = f"{name} ({row['model']})" if several else name
         at = (row["latency_ms_p50"], row["accuracy_percent"])
