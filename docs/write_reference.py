@@ -4,7 +4,6 @@ python docs/write_reference.py
 """
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Iterator
@@ -15,12 +14,11 @@ from typing import Any
 import click
 
 from cli.main import cli
+from compress.docstrings import meanings
 from compress.passes import ORDER, find, names
 
 HERE = Path(__file__).parent
 WRITTEN = "Written by `python docs/write_reference.py`."
-# `name:` or `name, name:` at the start of an entry of a docstring's `Args:`.
-ENTRY = re.compile(r"([a-z_0-9]+(?:, [a-z_0-9]+)*): (.*)", re.DOTALL)
 
 
 def main() -> None:
@@ -36,7 +34,7 @@ def passes_page() -> str:
         f"Flags run them in the order {', '.join(ORDER)}; a recipe may repeat them, and recover between two steps that prune.",
     ]
     for kind in map(find, names()):
-        text, _ = split(inspect.getdoc(kind) or "")
+        text = text_of(inspect.getdoc(kind) or "")
         parts += [f"## {kind.name}", f"`{kind.__module__}.{kind.__qualname__}`; stage {kind.stage}; needs {data(kind)}.", text]
         known = meanings(kind)
         rows = [
@@ -53,24 +51,10 @@ def data(kind: Any) -> str:
     return " and ".join(f"{need} data" if need != "train" else "training data" for need in kind.needs) or "no data"
 
 
-def split(doc: str) -> tuple[str, dict[str, str]]:
-    """A docstring's text without its `Args:`, and these: names as they are written -> meaning."""
+def text_of(doc: str) -> str:
+    """A docstring without its `Args:`, which are the table."""
     head, _, rest = doc.partition("\nArgs:\n")
-    indented, _, tail = rest.partition("\n\n")
-    entries = re.split(r"\n {4}(?! )", "\n" + indented)[1:]
-    found = (ENTRY.fullmatch(re.sub(r"\s*\n\s+", " ", entry)) for entry in entries)
-    return "\n\n".join(filter(None, (head.strip(), tail.strip()))), {match[1]: match[2] for match in found if match}
-
-
-def meanings(kind: type[Any]) -> dict[str, str]:
-    """Each option's meaning, from the nearest class that says it by itself, or else in a group of options."""
-    alone: dict[str, str] = {}
-    grouped: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        for words, meaning in split(inspect.cleandoc(vars(base).get("__doc__") or ""))[1].items():
-            listed = words.split(", ")
-            (alone if len(listed) == 1 else grouped).update(dict.fromkeys(listed, meaning))
-    return {**grouped, **alone}
+    return "\n\n".join(filter(None, (head.strip(), rest.partition("\n\n")[2].strip())))
 
 
 def kind_of(hint: Any) -> str:
