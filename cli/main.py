@@ -79,6 +79,7 @@ def pruning_flags(command: Any) -> Any:
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice (default: 0).")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where passes train.")
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Processes that train.")
+@click.option("--ray", metavar="ADDRESS", help="Train on the machines of a Ray cluster: HOST:PORT, auto, or local.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Threads of a timed runtime.")
 @click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Use only N training samples.")
 @click.option("--limit-eval", type=click.IntRange(1), metavar="N", help="Use only N test samples.")
@@ -92,6 +93,7 @@ def run(
     resume: bool,
     device: str,
     processes: int,
+    ray: str | None,
     threads: int,
     as_json: bool,
     quiet: bool,
@@ -105,6 +107,7 @@ def run(
     """
     from cli import flags, show
     from compress.launch import run_on_processes
+    from compress.launch_ray import run_on_ray
     from compress.run import Options
 
     if resume and out is None:
@@ -117,7 +120,10 @@ def run(
         )
         # What the user's own code prints must not get between the lines of the JSON.
         with contextlib.redirect_stdout(sys.stderr) if as_json or quiet else contextlib.nullcontext():
-            result = run_on_processes(recipe, options, processes)
+            if ray is not None:
+                result = run_on_ray(recipe, options, processes, ray)
+            else:
+                result = run_on_processes(recipe, options, processes)
         screen.result(result.report, folder)
 
 

@@ -67,7 +67,7 @@ def launched() -> bool:
 
 @contextmanager
 def joined_as_launched() -> Iterator[None]:
-    """`joined`, by the environment variables that torchrun sets."""
+    """`joined`, by the environment variables that torchrun and Ray Train set."""
     check_gloo()
     from torch.distributed.rendezvous import rendezvous  # not there in builds without gloo
 
@@ -81,6 +81,8 @@ def joined_as_launched() -> Iterator[None]:
 def joined(store: Any, mine: Membership) -> Iterator[None]:
     """Be one of several processes within; all of them meet at the start. An error in one of them ends all.
 
+    A group of processes that is there already, by gloo, is taken over, and ended as one of its own.
+
     Args:
         store: a torch.distributed store that all of them reach.
 
@@ -89,7 +91,8 @@ def joined(store: Any, mine: Membership) -> Iterator[None]:
         WorkerError: in rank 0, one of the others failed or was lost; in the others, any was.
     """
     check_gloo()
-    dist.init_process_group("gloo", store=store, rank=mine.rank, world_size=mine.count, timeout=LONGEST)
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=store, rank=mine.rank, world_size=mine.count, timeout=LONGEST)
     token = _mine.set(mine)
     try:
         yield

@@ -23,7 +23,7 @@ LAYERS = [
     "planning sensitivity",
     "plots recipe report folder",
     "run finished recipe_schema",
-    "bench comparison evaluate inspection launch testing",
+    "bench comparison evaluate inspection launch launch_ray testing",
     "__init__",
 ]
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

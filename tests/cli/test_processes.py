@@ -25,12 +25,21 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(recipe: Any, options: Any, count: int) -> None:
         raise UserError(f"{count} would train {recipe.model}")
 
+    def refuse_on_ray(recipe: Any, options: Any, count: int, address: str) -> None:
+        raise UserError(f"{count} would train {recipe.model} at {address}")
+
     monkeypatch.setattr("compress.launch.run_on_processes", refuse)
+    monkeypatch.setattr("compress.launch_ray.run_on_ray", refuse_on_ray)
 
 
 @pytest.mark.parametrize(("flags", "count"), [((), 1), (("--processes", "3"), 3)])
 def test_their_number_is_handed_on(capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], count: int) -> None:
     assert spoken(capsys, *flags) == (2, "", f"error: {count} would train resnet18\n")
+
+
+def test_a_cluster_is_handed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    said = spoken(capsys, "--ray", "head:6379", "--processes", "3")
+    assert said == (2, "", "error: 3 would train resnet18 at head:6379\n")
 
 
 def test_there_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
