@@ -138,12 +138,12 @@ def _on_gpus(there: dict[str, float], options: Options, count: int) -> bool:
 
 def _follow(trainer: Any, screen: Any, options: Options) -> None:
     """Show what rank 0 says, until the run has ended; raise what failed, in whichever process."""
-    raised: list[Exception] = []
+    raised: list[BaseException] = []
 
     def fit() -> None:
         try:
             trainer.fit()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter is how Ray ends what waits when the connection ends
             raised.append(error)
 
     # Ray would take Ctrl-C for itself if it ran in the main thread.
