@@ -13,7 +13,8 @@ from compress.measure import open_onnx, open_torch, peak_memory_bytes, time_inte
 from compress.measure.environment import describe_environment
 from compress.measure.latency import Latency
 from compress.measure.runtimes import Session
-from compress.run import benchmark, load
+from compress.run import load
+from compress.side_by_side import benchmark
 from compress.store import MANIFEST, read_manifest
 
 DEFAULT_SIZE = (224, 224)

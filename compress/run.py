@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,13 +17,12 @@ from compress.errors import UserError, WorkerError
 from compress.export import export_onnx
 from compress.files import write_atomically
 from compress.folder import BASELINE, HALF, HTML, MARKDOWN, MODEL, REPORT, STAGE_FILES, TRAINING, RunFolder
-from compress.measure import describe_environment, integer_coverage, open_onnx, open_torch, peak_memory_bytes, time_interleaved
+from compress.measure import describe_environment, integer_coverage, open_onnx
 from compress.measure.environment import available_cores
-from compress.measure.latency import Latency, ratio_with_interval
 from compress.measure.openvino_coverage import openvino_coverage
 from compress.parity import check_parity
 from compress.passes.base import Pass
-from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, latency_row, rehearse, run_pipeline, runtime_of
+from compress.pipeline import CONTROL, Meter, Plan, check, check_choice, rehearse, run_pipeline, runtime_of
 from compress.plots import RunPlots
 from compress.progress import listen
 from compress.quant.ptq import rounds_activations
@@ -33,6 +31,7 @@ from compress.recipe import Recipe, read, resolved
 from compress.report import build_report, layer_rows, to_html, to_markdown
 from compress.report.json_text import dumps
 from compress.report.text import headline, stage_table, verdicts
+from compress.side_by_side import side_by_side
 from compress.sources.source import Source
 from compress.store import MANIFEST, WEIGHTS, load_model, read_manifest, save_model
 from compress.tables import html_block
@@ -250,7 +249,7 @@ def _finish(artifact: Artifact, folder: RunFolder, source: Source, recipe: Recip
     half = _half_precision(artifact, folder) if recipe.fp16 else None
     for name, path in files.items():
         write_atomically(folder.path / name, path.read_bytes())
-    rows = _side_by_side(artifact, folder, half is not None, options)
+    rows = side_by_side(artifact, folder.path, options.threads, options.timing or {}, half=half is not None)
     report = build_report(
         model=recipe.model or type(model).__name__,
         data=recipe.data,
@@ -290,63 +289,6 @@ def _half_precision(artifact: Artifact, folder: RunFolder) -> dict[str, Any]:
     export_onnx(copy.deepcopy(artifact.last_float), artifact.task.example_inputs, path, artifact.signature, fp16=True)
     parity = check_parity(artifact.last_float, open_onnx(path).predict, artifact.task, "fp16", HALF)
     return {"file": HALF, "size_bytes": path.stat().st_size, "parity": asdict(parity)}
-
-
-def _side_by_side(artifact: Artifact, folder: RunFolder, half: bool, options: Options) -> list[dict[str, Any]]:
-    """Baseline and compressed file, timed interleaved in every runtime that is here; the first two rows are the headline's."""
-    single = [x[:1].numpy() for x in artifact.task.example_inputs]
-    rows: list[dict[str, Any]] = []
-    for runtime, threads in usable_runtimes(options.threads, target_of(artifact.model).name):
-        if runtime.startswith("torch"):
-            models = {BASELINE: copy.deepcopy(artifact.reference), MODEL: copy.deepcopy(artifact.last_float)}
-            example = artifact.task.example_inputs
-            sessions = {f"{name} (torch)": open_torch(m, example, runtime, threads) for name, m in models.items()}
-        else:
-            names = [BASELINE, MODEL] + ([HALF] if half and runtime == "ort-cuda" else [])
-            sessions = {name: open_onnx(folder.path / name, runtime, threads) for name in names}
-        calls = {name: _call(session, single) for name, session in sessions.items()}
-        times = time_interleaved(calls, **(options.timing or {}))  # type: ignore[arg-type]
-        first = next(iter(times.values()))
-        for name, samples in times.items():
-            file = folder.path / name
-            memory = peak_memory_bytes(file, [x.shape for x in single], threads) if runtime == "ort-cpu" else None
-            rows.append(benchmark(name, Latency(samples, 1, runtime, threads), first, memory))
-    return rows
-
-
-def benchmark(file: str, latency: Latency, baseline_ms: np.ndarray, memory: int | None) -> dict[str, Any]:
-    """A row of the report's `benchmarks`; `speedup` is baseline over this one, with its 95 % interval."""
-    ratio, low, high = ratio_with_interval(baseline_ms, latency.samples_ms)
-    return {
-        "file": file,
-        "latency_ms": latency_row(latency),
-        "histogram": latency.histogram(),
-        "runs": len(latency.samples_ms),
-        "throughput": latency.throughput,
-        "peak_memory_bytes": memory,
-        "speedup": ratio,
-        "speedup_interval": [low, high],
-    }
-
-
-def _call(session: Any, arrays: list[np.ndarray]) -> Callable[[], object]:
-    given = [np.ascontiguousarray(x, dtype=i.dtype) for x, i in zip(arrays, session.inputs, strict=True)]
-    return lambda: session.run(*given)
-
-
-def usable_runtimes(threads: int, target: str = "ort-cpu") -> list[tuple[str, int]]:
-    """(runtime, threads) that a run measures here: `target` always, on `threads` and on all cores; ONNX Runtime's CUDA provider
-    and torch where there is a GPU."""
-    found = [(target, threads)]
-    if available_cores() != threads:
-        found.append((target, available_cores()))
-    if torch.cuda.is_available():
-        import onnxruntime
-
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            found.append(("ort-cuda", threads))
-        found.append(("torch-cuda", threads))
-    return found
 
 
 def load(folder: Path | str, model: nn.Module | None = None) -> nn.Module:

@@ -22,7 +22,8 @@ LAYERS = [
     "pipeline",
     "planning sensitivity",
     "plots recipe report folder",
-    "run finished recipe_schema",
+    "side_by_side finished recipe_schema",
+    "run",
     "bench comparison evaluate inspection launch launch_ray testing",
     "__init__",
 ]

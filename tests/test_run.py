@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -176,10 +177,11 @@ class Fails(PruneChannels):
 
 
 def numbers(report: dict) -> list:
-    """What must be equal between two runs: everything but times."""
+    """What must be equal between two runs: everything but times, and the word on where a training was resumed."""
     stages = [{k: v for k, v in stage.items() if k not in ("seconds", "latency_ms", "details")} for stage in report["stages"]]
     for stage, given in zip(stages, report["stages"], strict=True):
         epochs = given["details"].get("training", [])
+        stage["notes"] = [re.sub(r", resumed behind epoch \d+", "", note) for note in stage["notes"]]
         stage["training"] = [{k: v for k, v in epoch.items() if k not in ("seconds", "waiting")} for epoch in epochs]
     return [stages, report["parity"], report["integer_coverage"], report["summary"]["accuracy_drop"]]
 
