@@ -1,9 +1,9 @@
-"""Integer linear layers on inputs of more than two axes as one Gemm, which adds the bias to the integers' sum."""
+"""Linear layers as a Gemm that ONNX Runtime computes in integers, bias included."""
 
 import numpy as np
 from onnx import helper
 
-from compress.onnx_rewrites.graph import DQ, Graph
+from compress.onnx_rewrites.graph import DQ, Graph, Q
 
 
 def linear_as_gemm(graph: Graph) -> None:
@@ -41,6 +41,33 @@ def linear_as_gemm(graph: Graph) -> None:
         product.CopyFrom(helper.make_node("Reshape", [names[2], back], list(add.output), name=f"{name}_back"))
         graph.producer[product.output[0]] = product
         graph.proto.node.remove(add)
+
+
+def keep_in_integers(graph: Graph) -> None:
+    """Put a Reshape to the same shape behind each quantized Gemm that ONNX Runtime 1.31 would compute in float, in place.
+
+    It does so where one reader of the sums quantizes them and another does not, and where a ReLU or Clip reads them whose own
+    readers do not quantize. It takes the integer kernel that gives floats where nothing of the kind follows.
+    """
+    for node in [node for node in graph.proto.node if node.op_type == "Gemm"]:
+        quantized = all(name in graph.producer and graph.producer[name].op_type == DQ for name in node.input[:2])
+        if not quantized or not _would_be_float(graph, node.output[0]):
+            continue
+        result, sums = node.output[0], f"{node.name}_sums"
+        shape = graph.add_array(f"{node.name}_same", np.array([0, -1], np.int64))
+        node.output[0] = sums
+        graph.producer[sums] = node
+        after = list(graph.proto.node)[list(graph.proto.node).index(node) + 1]
+        graph.add_before(after, helper.make_node("Reshape", [sums, shape], [result], name=f"{node.name}_same"))
+
+
+def _would_be_float(graph: Graph, sums: str) -> bool:
+    readers = graph.readers(sums)
+    kinds = [reader.op_type == Q for reader in readers]
+    if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
+        kinds = [reader.op_type == Q for reader in graph.readers(readers[0].output[0])]
+        return bool(kinds) and not all(kinds)
+    return any(kinds) and not all(kinds)
 
 
 def _fixed_axes(shape: object) -> list[int]:

@@ -14,20 +14,28 @@ CONVOLUTION_STAYS = {
 }
 
 
-def addmm_as_linear(graph_module: fx.GraphModule) -> None:
-    """Write addmm(bias, x, weight) by a stored weight (inputs, outputs), GPT-2's `Conv1D`, as a linear layer, in place.
+def products_as_linear(graph_module: fx.GraphModule) -> None:
+    """Write each product by a stored weight (inputs, outputs) as a linear layer, in place.
 
-    The weight is stored transposed from there on.
+    Such are addmm(bias, x, weight), GPT-2's `Conv1D`, and `x @ weight`, CLIP's projections. The weight is stored transposed
+    from there on; one that is read elsewhere, too, stays.
     """
     for node in graph_module.graph.nodes:
-        if node.target is not aten.addmm.default or node.kwargs or not reads_alone(graph_module, node.args[2]):
+        if node.target is aten.addmm.default and not node.kwargs:
+            bias, x, holder = node.args
+        elif node.target in (aten.matmul.default, aten.mm.default):
+            bias, (x, holder) = None, node.args
+        else:
             continue
-        bias, x, holder = node.args
+        if not reads_alone(graph_module, holder):
+            continue
         weight = attribute(graph_module, holder)
         assert weight is not None
+        if weight.ndim != 2 or (isinstance(x, fx.Node) and x.op == "get_attr"):
+            continue
         set_attribute(graph_module, str(holder.target), nn.Parameter(weight.detach().t().contiguous()))
         holder.meta = {**holder.meta, "val": holder.meta["val"].t()}
-        node.target, node.args = aten.linear.default, (x, holder, bias)
+        node.target, node.args = aten.linear.default, (x, holder) if bias is None else (x, holder, bias)
     graph_module.recompile()
 
 

@@ -12,7 +12,7 @@ from compress.quant.blocks import BlockQuantizer
 from compress.quant.dynamic import DynamicQuantizer
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.graph import add_bias, attribute, capture, fold_batch_norm, layer_of, split_silu, without_writes
-from compress.quant.linear_layers import addmm_as_linear, place_linear
+from compress.quant.linear_layers import place_linear, products_as_linear
 from compress.quant.local_error import choose
 from compress.quant.observers import HistogramObserver
 from compress.quant.placement import Placement, place, weight_of
@@ -46,7 +46,7 @@ def folded(
     graph_module = capture(model, example_inputs, dynamic_shapes)
     without_writes(graph_module)
     fold_batch_norm(graph_module)
-    addmm_as_linear(graph_module)
+    products_as_linear(graph_module)
     if target == ORT_CPU.name:
         split_silu(graph_module)
     graph_module.meta[TARGET] = target

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.quant.graph import capture
-from compress.quant.linear_layers import addmm_as_linear, place_linear
+from compress.quant.linear_layers import place_linear, products_as_linear
 from compress.quant.ptq import insert_quantizers, quantizers_in, rounds_activations
 from compress.quant.scheme import Scheme
 
@@ -74,7 +74,7 @@ class Conv1D(nn.Module):
 def test_a_transposed_layer_becomes_a_linear_one() -> None:
     model, x = nn.Sequential(Conv1D(6, 4)), torch.randn(2, 3, 6)
     graph_module = capture(model, (x,))
-    addmm_as_linear(graph_module)
+    products_as_linear(graph_module)
     assert torch.equal(graph_module.get_parameter("0.weight"), model[0].weight.t())
     assert torch.allclose(graph_module(x), model(x), rtol=1e-5, atol=1e-6)
     placement = insert_quantizers(graph_module, Scheme(activations="float", block_size=2))
@@ -90,6 +90,32 @@ class Shared(Conv1D):
 def test_a_transposed_weight_that_is_read_elsewhere_stays() -> None:
     model, x = Shared(6, 4), torch.randn(2, 6)
     graph_module = capture(model, (x,))
-    addmm_as_linear(graph_module)
+    products_as_linear(graph_module)
     assert graph_module.get_parameter("weight").shape == (6, 4)
     assert torch.equal(graph_module(x), model(x))
+
+
+class Projected(nn.Module):
+    """Products as CLIP writes its projections, and one of two parameters, which no layer reads."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight, self.other = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.weight) @ (self.other @ self.other)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "linear"), [((2, 3), (6, 5), 1), ((2,), (6, 5), 1), ((4, 3), (4, 6, 5), 0), ((2,), (6,), 0)]
+)
+def test_a_product_by_a_stored_matrix_becomes_a_linear_layer(rows: tuple[int, ...], shape: tuple[int, ...], linear: int) -> None:
+    model, x = Projected(shape).eval(), torch.randn(*rows, 6)
+    if len(shape) == 1:
+        model.other = nn.Parameter(torch.randn(2, 2))
+    graph_module = capture(model, (x,))
+    products_as_linear(graph_module)
+    assert sum(node.target is torch.ops.aten.linear.default for node in graph_module.graph.nodes) == linear
+    assert graph_module.get_parameter("weight").shape == (torch.Size([5, 6]) if linear else model.weight.shape)
+    assert torch.allclose(graph_module(x), model(x), rtol=1e-4, atol=1e-5)
