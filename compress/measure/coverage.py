@@ -25,6 +25,7 @@ FLOAT_OPERATORS = {
 }
 
 NO_KERNEL = "ONNX Runtime has no integer kernel for it as it stands in this graph"
+OF_ACTIVATIONS = "a product of two activations, as in an attention"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None)
         counts[kind] = (done, done + len(floats))
         for node in floats:
             name = layer_name(node)
-            left.append((name, (reasons or {}).get(name) or NO_KERNEL))
+            products = kind == "linear" and len(node.input) == 2 and all(value in computed for value in node.input)
+            left.append((name, (reasons or {}).get(name) or (OF_ACTIVATIONS if products else NO_KERNEL)))
     # A column, such as the scales of an integer table, is no table; nor are indices.
     kinds = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8)
     matrices = [tensor for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[1] > 1]

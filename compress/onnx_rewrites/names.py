@@ -47,11 +47,13 @@ def _layer_name(graph: Graph, node: NodeProto) -> str | None:
         stored = weight.removesuffix("_int")
         return stored.removesuffix(".weight") if weight in graph.initializers and stored.endswith(".weight") else None
     if node.op_type == "Add" and not _adds_constant(graph, node):
-        before = graph.producer.get(node.input[0])
-        while before is not None and (before.op_type not in (*PRODUCTS, "Add") or _adds_constant(graph, before)):
-            computed = [name for name in before.input if name in graph.producer]
-            before = graph.producer[computed[0]] if computed else None
-        return f"add behind {before.name}" if before is not None and before.op_type != "Add" else None
+        for operand in node.input:
+            before = graph.producer.get(operand)
+            while before is not None and (before.op_type not in (*PRODUCTS, "Add") or _adds_constant(graph, before)):
+                computed = [name for name in before.input if name in graph.producer]
+                before = graph.producer[computed[0]] if computed else None
+            if before is not None and before.op_type != "Add":
+                return f"add behind {before.name}"
     return None
 
 

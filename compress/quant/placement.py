@@ -204,15 +204,16 @@ def operator_name(node: fx.Node) -> str:
 
 
 def addition_name(node: fx.Node) -> str:
-    """`add behind LAYER`, after the convolution or linear layer that its first operand comes from.
+    """`add behind LAYER`, after the convolution or linear layer that its first operand comes from, or else its second.
 
     The exporter knows no module for an addition; `onnx_rewrites.names` finds the same name in the ONNX graph.
     """
-    before = node.args[0]
-    while isinstance(before, fx.Node) and before.target not in WEIGHTED | ADDITIONS and before.args:
-        before = before.args[0]
-    found = isinstance(before, fx.Node) and before.target in WEIGHTED
-    return f"add behind {layer_of(before)}" if found and isinstance(before, fx.Node) else node.name
+    for before in node.args[:2]:
+        while isinstance(before, fx.Node) and before.target not in WEIGHTED | ADDITIONS and before.args:
+            before = before.args[0]
+        if isinstance(before, fx.Node) and before.target in WEIGHTED:
+            return f"add behind {layer_of(before)}"
+    return node.name
 
 
 def _readers(node: fx.Node, target: Target) -> list[fx.Node]:

@@ -115,7 +115,12 @@ def test_a_transformer_keeps_its_table_and_its_linear_layers_in_integers(tmp_pat
     assert found["MatMul"] + found["FusedMatMul"] == 2  # of activations: faster in float
     # The sum, its norm and GELU read floats; no pair of conversions stands around them.
     assert found["DequantizeLinear"] == 0
-    assert integer_coverage(path).counts["embedding"] == (1, 1)
+    coverage = integer_coverage(path)
+    assert coverage.counts["embedding"] == (1, 1)
+    left = dict(coverage.left_in_float)
+    assert {"add behind o", "add behind down"} <= set(left)  # the names that the placement gives them
+    products = [reason for name, reason in left.items() if not name.startswith("add")]
+    assert products == ["a product of two activations, as in an attention"] * 2
     expected = graph_module(*inputs).detach().numpy()
     assert np.abs(open_onnx(path).predict(*inputs) - expected).max() <= 0.02 * np.abs(expected).max()
 
@@ -142,3 +147,31 @@ def test_a_table_is_a_quarter_in_the_file_and_its_rows_have_scales_of_their_own(
     found = torch.from_numpy(open_onnx(path).predict(ids))
     assert ((found - weight).abs() <= 0.501 * steps).all()
     assert torch.equal(found, graph_module(ids).detach())
+
+
+class TwoLinear(Net):
+    def __init__(self, forward: Callable[["Net", Tensor], Any]) -> None:
+        super().__init__(forward)
+        self.c, self.d = nn.Linear(6, 8), nn.Linear(8, 8)
+
+
+def residual(net: Net, x: Tensor) -> Tensor:
+    y = net.c(x)
+    return net.d(y) + y
+
+
+FLOAT_READERS: dict[str, Callable[[Net, Tensor], Any]] = {
+    "quantized and not": residual,
+    "relu, then float": lambda n, x: n.d(F.relu(n.c(x)).exp()),
+    "clip, then float": lambda n, x: F.layer_norm(n.d(n.c(x).clamp(-1, 1).exp()).relu(), (8,)),
+}
+
+
+@pytest.mark.parametrize("case", FLOAT_READERS)
+def test_a_linear_layer_whose_floats_are_read_is_computed_in_integers(case: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 6)
+    graph_module = quantized(TwoLinear(FLOAT_READERS[case]), tmp_path / "net.onnx", x)
+    assert integer_coverage(tmp_path / "net.onnx").counts["linear"] == (2, 2)
+    expected = graph_module(x).detach().numpy()
+    assert np.abs(open_onnx(tmp_path / "net.onnx").predict(x) - expected).max() <= 0.01 * np.abs(expected).max()

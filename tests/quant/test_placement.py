@@ -139,8 +139,9 @@ TABLE: dict[str, tuple[Callable[[Net, Tensor], Any], list[str], dict[str, str]]]
     "adds at the end, one behind the other": (
         lambda n, x: (n.a(x) + x) + n.b(x),
         ["x", "conv2d", "conv2d_1"],
-        {"add behind a": NO_READER, "add_1": NO_READER},
+        {"add behind a": NO_READER, "add behind b": NO_READER},
     ),
+    "a sum of what no layer gave": (lambda n, x: n.b(x) * (x + x.exp()), ["x", "conv2d"], {"add": NO_READER}),
     "silu": (lambda n, x: n.b(F.silu(n.a(x))), ["x", "conv2d", "sigmoid_default", "mul_tensor", "conv2d_1"], {}),
     "a gate": (lambda n, x: n.b(n.a(x) * x), ["x", "conv2d", "mul", "conv2d_1"], {}),
     "a product at the end": (lambda n, x: n.a(x) * x, ["x", "conv2d"], {}),
