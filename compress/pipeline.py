@@ -140,8 +140,17 @@ class Meter:
     runtime: str = "ort-cpu"
 
     def measure(self, name: str, artifact: Artifact, path: Path, options: dict[str, Any], seconds: float) -> Record:
-        """Export `artifact.model` to `path` and fill in a row of the table."""
+        """Export `artifact.model` to `path` and fill in a row of the table.
+
+        Raises:
+            UserError: the model takes batches of one size above 1 alone.
+        """
         example, model = artifact.task.example_inputs, artifact.model
+        if not artifact.signature.axes[0] and len(example[0]) > 1:  # else it would hold a single sample
+            raise UserError(
+                f"the forward of {type(artifact.reference).__name__} takes batches of {len(example[0])} alone, and a run times "
+                "single samples; let it take any number, such as by x.flatten(1) where it calls x.reshape with that number"
+            )
         export_onnx(model, example, path, artifact.signature)
         session = open_onnx(path, self.runtime, self.threads)
         single = [x[:1].numpy() for x in example]

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -167,3 +168,21 @@ def test_an_exclude_that_matches_no_layer_is_a_mistake() -> None:
     with pytest.raises(UserError) as error:
         compress.apply(Int8(exclude=("bodi",)), tiny_model(), tiny_task())
     assert str(error.value) == "int8: exclude 'bodi' matches no convolution or linear layer"
+
+
+class FixedBatch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.reshape(4, 12))
+
+
+def test_a_batch_that_the_forward_fixes_above_one_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        compress.run(FixedBatch(), Task(example_inputs=(torch.randn(4, 3, 4),)), [Cluster()], out=tmp_path / "run")
+    assert str(error.value) == (
+        "the forward of FixedBatch takes batches of 4 alone, and a run times single samples; let it take any number, "
+        "such as by x.flatten(1) where it calls x.reshape with that number"
+    )

@@ -69,6 +69,13 @@ def test_the_first_output_counts_and_integers_stay_integers(tmp_path: Path) -> N
     assert np.array_equal(open_torch(FirstOfTwo(), inputs).predict(X, torch.full((5, 4), 2)), X.numpy() * 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.bool])
+def test_an_input_has_its_own_type(dtype: torch.dtype, tmp_path: Path) -> None:
+    inputs = (X, (X > 0).to(dtype))
+    export_onnx(FirstOfTwo(), inputs, tmp_path / "m.onnx", signature(FirstOfTwo(), inputs))
+    assert np.array_equal(open_onnx(tmp_path / "m.onnx").predict(*inputs), X.numpy() * (X.numpy() > 0))
+
+
 def told(path: Path | str, runtime: str) -> str:
     with pytest.raises(UserError) as error:
         open_onnx(path, runtime)
