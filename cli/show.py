@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from compress.artifact import Record, record_to_dict
+from compress.docstrings import summary
 from compress.planning import PruningPlan
 from compress.progress import watch
+from compress.recipe import default_text
 from compress.report.markdown import BENCHMARK_COLUMNS, benchmark_row
 from compress.report.text import COLUMNS, float_layers, headline, row, stage_table, verdicts
 from compress.sensitivity import Sensitivity
@@ -184,7 +186,7 @@ def zoo_table(entries: dict[str, dict[str, Any]]) -> None:
 
 def pass_table(classes: list[type[Any]]) -> None:
     """Names and first sentences."""
-    rows = [(kind.name, kind.stage, (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")) for kind in classes]
+    rows = [(kind.name, kind.stage, summary(kind)) for kind in classes]
     table = make_table(("pass", "stage", "what it does"), rows)
     table.columns[2].justify, table.columns[1].justify, table.columns[2].no_wrap = "left", "left", False
     _console().print(table)
@@ -197,9 +199,5 @@ def pass_details(kind: type[Any]) -> None:
     console.print(inspect.getdoc(kind) or "", markup=False)
     console.print("\nDefaults:", style="bold")
     for field in fields(kind):
-        default = field.default if field.default is not MISSING else "required"
-        if field.default_factory is not MISSING:
-            default = field.default_factory()
-        items = [f"{name}={value}" for name, value in default.items()] if isinstance(default, dict) else default
-        shown = (",".join(map(str, items)) or "none") if isinstance(items, tuple | list) else items
-        console.print(f"  --pass {kind.name}:{field.name}={shown}", markup=False)
+        if field.init:
+            console.print(f"  --pass {kind.name}:{field.name}={default_text(field)}", markup=False)

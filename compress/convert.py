@@ -45,6 +45,15 @@ def convert(value: Any, hint: Any, what: str, usual: Any = None) -> Any:
         raise UserError(f"{what} must be {KINDS.get(hint, hint)}, got {value!r}") from None
 
 
+def as_text(value: Any) -> str:
+    """A value as a recipe or `--pass` would write it, in one line; `none` where it is empty."""
+    if isinstance(value, Mapping):
+        value = [f"{name}={item}" for name, item in value.items()]
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value)) or None
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _numbers(value: Any, kind: Callable[[Any], float], what: str, usual: Any) -> dict[str, float]:
     """A mapping of texts to numbers of a kind; as a flag `layer1.*=0.3,layer2.*=0.5`."""
     found = value

@@ -15,9 +15,27 @@ def meanings(kind: type) -> dict[str, str]:
     alone: dict[str, str] = {}
     together: dict[str, str] = {}
     for part in kind.__mro__:
-        _, _, arguments = inspect.cleandoc(part.__doc__ or "").partition("Args:\n")
-        for listed, text in ENTRY.findall(re.split(r"^\S", arguments, maxsplit=1, flags=re.MULTILINE)[0]):
+        for listed, text in ENTRY.findall(_parts(part)[1]):
             options = listed.split(", ")
             for option in options:
                 (together if options[1:] else alone).setdefault(option, " ".join(text.split()))
     return together | alone
+
+
+def summary(kind: type) -> str:
+    """The first paragraph of a class's docstring, in one line."""
+    return " ".join(_parts(kind)[0].split("\n\n")[0].split())
+
+
+def prose(kind: type) -> str:
+    """A class's docstring without its `Args:`."""
+    before, _, after = _parts(kind)
+    return "\n\n".join(filter(None, (before.strip(), after.strip())))
+
+
+def _parts(kind: type) -> tuple[str, str, str]:
+    """What stands before the entries of `Args:`, the entries, which are indented, and what stands after them."""
+    before, _, rest = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")
+    after = re.search(r"^\S", rest, re.MULTILINE)
+    end = after.start() if after else len(rest)
+    return before, rest[:end], rest[end:]

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from compress.convert import KINDS, convert
+from compress.convert import KINDS, as_text, convert
 from compress.errors import UserError, did_you_mean
 from compress.passes import find
 from compress.passes.base import Pass
@@ -86,10 +86,7 @@ def make_pass(name: str, options: Mapping[str, Any], where: str = "") -> Pass:
     Raises:
         UserError: unknown pass or option, wrong type, or a value that the pass refuses.
     """
-    try:
-        kind = find(name)
-    except UserError as error:
-        raise UserError(where + str(error)) from None
+    kind = _find(name, where)
     known = {f.name: f for f in fields(kind) if f.init}
     hints = typing.get_type_hints(kind)
     values = {}
@@ -109,6 +106,12 @@ def make_pass(name: str, options: Mapping[str, Any], where: str = "") -> Pass:
 def default_of(field: Field[Any]) -> Any:
     """An option's own value where none is given; MISSING where one must be."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def default_text(field: Field[Any]) -> str:
+    """The same in words, for people; `required` where one must be given."""
+    value = default_of(field)
+    return "required" if value is MISSING else as_text(value)
 
 
 def read(path: Path | str) -> Recipe:
@@ -167,20 +170,20 @@ def _steps(node: yaml.Node, path: Path) -> tuple[Step, ...]:
             raise UserError(f"{where}the options of {name} must be a mapping, got {options!r}")
         lines = _option_lines(item)
         for option, given in options.items():  # each alone first, so that the message has the option's own line
-            make_pass_option(name, option, given, f"{path}, line {lines.get(option, item.start_mark.line) + 1}: ")
+            _check_option(name, option, given, f"{path}, line {lines.get(option, item.start_mark.line) + 1}: ")
         make_pass(name, options, where)
         steps.append((name, options))
     return tuple(steps)
 
 
-def make_pass_option(name: str, option: str, value: Any, where: str) -> None:
+def _check_option(name: str, option: str, value: Any, where: str) -> None:
     """Check one option of a pass by itself; raises as `make_pass` does."""
-    required = {f.name for f in fields(find_at(name, where)) if f.default is MISSING and f.default_factory is MISSING}
+    required = {f.name for f in fields(_find(name, where)) if f.default is MISSING and f.default_factory is MISSING}
     if not required - {option}:
         make_pass(name, {option: value}, where)
 
 
-def find_at(name: str, where: str) -> type[Any]:
+def _find(name: str, where: str) -> type[Any]:
     """`find` with a place in front of its message."""
     try:
         return find(name)

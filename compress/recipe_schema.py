@@ -1,12 +1,11 @@
 """What a recipe may hold, as a JSON schema by which an editor completes, explains and checks one while it is written."""
 
-import inspect
 import types
 import typing
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
-from compress.docstrings import meanings
+from compress.docstrings import meanings, summary
 from compress.passes import find, names
 from compress.recipe import KEYS, Recipe, default_of
 
@@ -56,8 +55,7 @@ def recipe_schema() -> dict[str, Any]:
 
 def _pass_schema(kind: type[Any]) -> dict[str, Any]:
     """The schema of a pass's options; of any options where the pass is no dataclass."""
-    first = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
-    schema: dict[str, Any] = {"description": " ".join(first.split()), "type": ["object", "null"]}
+    schema: dict[str, Any] = {"description": summary(kind), "type": ["object", "null"]}
     if not is_dataclass(kind):
         return schema
     hints, about = typing.get_type_hints(kind), meanings(kind)

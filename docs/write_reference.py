@@ -7,15 +7,16 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.main import cli
-from compress.docstrings import meanings
+from compress.docstrings import meanings, prose
 from compress.passes import ORDER, find, names
+from compress.recipe import default_text
 
 HERE = Path(__file__).parent
 WRITTEN = "Written by `python docs/write_reference.py`."
@@ -34,8 +35,11 @@ def passes_page() -> str:
         f"Flags run them in the order {', '.join(ORDER)}; a recipe may repeat them, and recover between two steps that prune.",
     ]
     for kind in map(find, names()):
-        text = text_of(inspect.getdoc(kind) or "")
-        parts += [f"## {kind.name}", f"`{kind.__module__}.{kind.__qualname__}`; stage {kind.stage}; needs {data(kind)}.", text]
+        parts += [
+            f"## {kind.name}",
+            f"`{kind.__module__}.{kind.__qualname__}`; stage {kind.stage}; needs {data(kind)}.",
+            prose(kind),
+        ]
         known = meanings(kind)
         rows = [
             (f"`{f.name}`", kind_of(typing.get_type_hints(kind)[f.name]), default(f), known.get(f.name, ""))
@@ -49,12 +53,6 @@ def passes_page() -> str:
 def data(kind: Any) -> str:
     """What a pass needs of the task, in words."""
     return " and ".join(f"{need} data" if need != "train" else "training data" for need in kind.needs) or "no data"
-
-
-def text_of(doc: str) -> str:
-    """A docstring without its `Args:`, which are the table."""
-    head, _, rest = doc.partition("\nArgs:\n")
-    return "\n\n".join(filter(None, (head.strip(), rest.partition("\n\n")[2].strip())))
 
 
 def kind_of(hint: Any) -> str:
@@ -73,16 +71,8 @@ def kind_of(hint: Any) -> str:
 
 def default(option: Field[Any]) -> str:
     """As a recipe would write it."""
-    if option.default_factory is not MISSING:
-        value = option.default_factory()
-        return f"`{','.join(f'{k}={v}' for k, v in value.items())}`" if value else "none"
-    if option.default is MISSING:
-        return "required"
-    return (
-        "none"
-        if option.default in (None, ())
-        else f"`{str(option.default).lower() if isinstance(option.default, bool) else option.default}`"
-    )
+    text = default_text(option)
+    return text if text in ("none", "required") else f"`{text}`"
 
 
 def commands_page() -> str:

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from compress.errors import UserError
+from compress.passes import BUILT_IN, find
 from compress.passes.finetune import Finetune
 from compress.passes.int8 import Int8
 from compress.passes.prune_weights import PruneWeights
-from compress.recipe import Recipe, make_pass, read, resolved
+from compress.recipe import Recipe, default_text, make_pass, read, resolved
 
 KEYS = "model, weights, data, seed, limit_train, limit_eval, fp16, passes"
 
@@ -107,3 +108,10 @@ def test_texts_from_flags_become_the_options_types() -> None:
 def test_a_models_defaults_give_way_to_what_was_asked_for() -> None:
     recipe = Recipe(passes=(("finetune", {"epochs": 1}),)).with_defaults({"finetune": {"epochs": 9, "lr": 0.5}})
     assert recipe.make_passes() == [Finetune(epochs=1, lr=0.5)]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_default_that_is_shown_is_taken_as_one(name: str) -> None:
+    shown = {option.name: default_text(option) for option in dataclasses.fields(find(name))}
+    assert set(re.findall(r"[A-Z(\[{]", "".join(shown.values()))) == set()  # no `True`, no `(...)`: nothing of Python's
+    assert make_pass(name, {key: text for key, text in shown.items() if text != "none"}) == find(name)()
