@@ -3,21 +3,21 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from compress import budgets
-from compress import recipe as recipes
 from compress.distillation.terms import find as find_loss
 from compress.errors import UserError
 from compress.files import write_atomically
 from compress.passes import ORDER, find
 from compress.passes.prune_channels import PruneChannels
 from compress.planning import PruningPlan, parse_plan
-from compress.recipe import Recipe, Step
+from compress.recipe import Recipe, Step, make_pass
+from compress.recipe import read as read_recipe
 from compress.sensitivity import Effect, Sensitivity
 from compress.sources.source import Source
 
@@ -69,8 +69,7 @@ def to_recipe(
     if recipe is not None:
         if used:
             raise UserError(f"--recipe already says which passes run; {used[0]} cannot be added to it: edit the file instead")
-        base = recipes.read(recipe)
-        return replace(base, **{key: value for key, value in given.items() if value is not None and value is not False})
+        return read_recipe(recipe).overridden(**{key: value for key, value in given.items() if value is not False})
     if finetune is not None and no_finetune:
         raise UserError("--finetune and --no-finetune contradict each other")
     if int8 and qat is not None:
@@ -284,7 +283,7 @@ def to_pruning(
     name, options = recipe.passes[0]
     if threads is not None:
         options = {"threads": threads, **options}
-    recipes.make_pass(name, options)
+    make_pass(name, options)
     return name, options
 
 

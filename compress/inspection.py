@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import fx, nn
 
-from compress import recipe as recipes
 from compress import zoo
 from compress.errors import UserError
 from compress.folder import RECIPE
 from compress.pipeline import HOW_TO_GIVE
 from compress.quant.layer_errors import LayerError, layer_errors
 from compress.quant.ptq import quantizers_in
+from compress.recipe import read as read_recipe
 from compress.run import load
 from compress.sources.source import Source
 from compress.store import read_manifest
@@ -112,7 +112,7 @@ def folder_task(folder: Path, data: str | None = None, limit_train: int | None =
     Raises:
         UserError: the folder holds no model, or its data were Python objects.
     """
-    manifest, recipe = read_manifest(folder), recipes.read(folder / RECIPE)
+    manifest, recipe = read_manifest(folder), read_recipe(folder / RECIPE)
     source, origin, data = Source.from_manifest(manifest), manifest["origin"], data or recipe.data
     if data is None and origin["kind"] == "file":
         source = zoo.load(f"{origin['path']}:{origin['function']}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import workers
+from compress.device import check_device
 from compress.errors import CompressError, UserError, WorkerError
 from compress.folder import RunFolder
 from compress.progress import Sink, report, watch
@@ -127,8 +128,7 @@ def _on_gpus(there: dict[str, float], options: Options, count: int) -> bool:
     Raises:
         UserError: an unknown device.
     """
-    if options.device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device must be auto, cpu or cuda, got '{options.device}'")
+    check_device(options.device)
     gpus = options.device == "cuda" or (options.device == "auto" and there.get("GPU", 0) >= count)
     kind = "GPU" if gpus else "CPU"
     if there.get(kind, 0) < count:

@@ -56,8 +56,8 @@ class Recipe:
     passes: tuple[Step, ...] = ()
     implied: tuple[str, ...] = ()
 
-    def told(self, **given: Any) -> "Recipe":
-        """The recipe with what was said beside it; None says nothing."""
+    def overridden(self, **given: Any) -> "Recipe":
+        """The recipe with these values in place of its own, where they are not None."""
         return replace(self, **{key: value for key, value in given.items() if value is not None})
 
     def make_passes(self) -> list[Pass]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from compress import workers, zoo
 from compress.artifact import Artifact, Record
+from compress.device import choose_device
 from compress.errors import UserError, WorkerError
 from compress.export import export_onnx
 from compress.files import write_atomically
@@ -88,26 +89,6 @@ class Options:
     timing: dict[str, float] | None = None
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu` or `cuda`.
-
-    Raises:
-        UserError: another name, a GPU that is not there, or fewer of them than processes on this machine.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device must be auto, cpu or cuda, got '{name}'")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda was asked for, but torch sees no GPU here; use cpu or auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    here, gpus = workers.membership(), torch.cuda.device_count()
-    if here.local_count > gpus:
-        raise UserError(
-            f"{here.local_count} processes on this machine need as many GPUs, and it has {gpus}; use fewer, or device cpu"
-        )
-    return torch.device("cuda", here.local_rank)
-
-
 def run(
     model: nn.Module | str | None = None,
     task: Task | None = None,
@@ -144,15 +125,15 @@ def run(
     if options.get("out") is not None:
         options["out"] = Path(options["out"])
     base = Recipe() if recipe is None else read(recipe)
-    told: dict[str, Any] = {"seed": seed, "fp16": fp16}
+    given: dict[str, Any] = {"seed": seed, "fp16": fp16}
     if not isinstance(model, nn.Module):
         if task is not None or passes is not None:
             raise UserError("a model by its name takes data by name and a recipe: compress.run('resnet18', data=..., recipe=...)")
-        told |= {"model": model} | {name: options.pop(name, None) for name in ("weights", "data", "limit_train", "limit_eval")}
-        return run_recipe(base.told(**told), Options(**options))
+        given |= {"model": model} | {name: options.pop(name, None) for name in ("weights", "data", "limit_train", "limit_eval")}
+        return run_recipe(base.overridden(**given), Options(**options))
     if task is None:
         raise UserError("a module comes with its data: compress.run(model, task, ...)")
-    mine = Recipe(type(model).__name__, seed=base.seed, fp16=base.fp16).told(**told)
+    mine = Recipe(type(model).__name__, seed=base.seed, fp16=base.fp16).overridden(**given)
     source = Source(model=model, origin={"kind": "module", "type": type(model).__qualname__})
     return _execute(source, task, base.make_passes() if passes is None else passes, mine, Options(**options))
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors tables pareto progress outputs models quiet layers docstrings",
     "losses intake files sparsity workers convert recipes",
-    "measure quant pruning clustering low_rank onnx_rewrites",
+    "device measure quant pruning clustering low_rank onnx_rewrites",
     "export store",
     "budgets gauge task training",
     "distillation",
