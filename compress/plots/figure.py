@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
-# Shades of one blue, darker the further a group was cut, and orange for integers: told apart in grey and by the colour-blind.
-SHADES, INTEGERS = ("#b7d0ea", "#5b94cf", "#1d4f8b", "#0b2443"), "#e07b1a"
+# Shades of one blue, and orange for what must stand out: told apart in grey and by the colour-blind.
+SHADES, ACCENT = ("#b7d0ea", "#5b94cf", "#1d4f8b", "#0b2443"), "#e07b1a"
 
 
 def save(figure: "Figure", path: Path) -> None:

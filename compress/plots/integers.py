@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.plots.figure import INTEGERS, SHADES, new_figure
+from compress.plots.figure import ACCENT, SHADES, new_figure
 from compress.quant.layer_errors import LayerError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def layer_errors(layers: Sequence[LayerError]) -> "Figure":
         ("its channels, median", "channel_db", "|"),
         ("whole network", "accumulated_db", "x"),
     )
-    for (label, attribute, mark), colour in zip(marks, (SHADES[2], SHADES[1], INTEGERS), strict=True):
+    for (label, attribute, mark), colour in zip(marks, (SHADES[2], SHADES[1], ACCENT), strict=True):
         values = [getattr(layer, attribute) for layer in layers]
         at = [number for number, value in enumerate(values) if value is not None]
         axes.plot([values[number] for number in at], at, mark, color=colour, label=label)

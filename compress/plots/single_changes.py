@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.plots.figure import INTEGERS, SHADES, new_figure
+from compress.plots.figure import ACCENT, SHADES, new_figure
 from compress.sensitivity import Effect, Sensitivity
 
 if TYPE_CHECKING:
@@ -60,4 +60,4 @@ def _series(found: Sensitivity) -> list[tuple[str, str, list[Effect]]]:
         share = f"{100 * least:.0f}" if round(least, 2) == round(most, 2) else f"{100 * least:.0f} to {100 * most:.0f}"
         series.append((f"{share} % of channels cut", SHADES[min(number, len(SHADES) - 1)], effects))
     integers = [effect for effect in found.effects if effect.ratio is None]
-    return [*series, ("int8", INTEGERS, integers)] if integers else series
+    return [*series, ("int8", ACCENT, integers)] if integers else series

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.errors import UserError
-from compress.plots.figure import INTEGERS, SHADES, new_figure
+from compress.plots.figure import ACCENT, SHADES, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def layers(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     axes.barh(at, before, 0.8, color=SHADES[0], label="before")
     axes.barh(at, after, 0.5, color=SHADES[2], label="after")
     if any(zeros):
-        axes.barh(at, zeros, 0.5, color=INTEGERS, label="share of weights that are zero")
+        axes.barh(at, zeros, 0.5, color=ACCENT, label="share of weights that are zero")
     axes.set_yticks(at, [row["name"] for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("output channels")
