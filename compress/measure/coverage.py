@@ -26,6 +26,8 @@ FLOAT_OPERATORS = {
 
 NO_KERNEL = "ONNX Runtime has no integer kernel for it as it stands in this graph"
 OF_ACTIVATIONS = "a product of two activations, as in an attention"
+OF_FLOATS = "it adds what is float in this graph"
+WEIGHTS_ALONE = "its weights are stored as integers, and computed with in float"
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,7 @@ def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None)
         counts[kind] = (done, done + len(floats))
         for node in floats:
             name = layer_name(node)
-            products = kind == "linear" and len(node.input) == 2 and all(value in computed for value in node.input)
-            left.append((name, (reasons or {}).get(name) or (OF_ACTIVATIONS if products else NO_KERNEL)))
+            left.append((name, (reasons or {}).get(name) or _reason(node, computed)))
     # A column, such as the scales of an integer table, is no table; nor are indices.
     kinds = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8)
     matrices = [tensor for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[1] > 1]
@@ -71,6 +72,16 @@ def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None)
     # What has no integer form at all, such as GELU, is nothing to count, and the graph keeps no name for it.
     left += [(name, reason) for name, reason in (reasons or {}).items() if name not in dict(left)]
     return Coverage(counts, tuple(left))
+
+
+def _reason(node: onnx.NodeProto, computed: set[str]) -> str:
+    """Why an operator is computed in float, as far as the graph tells."""
+    if node.op_type == "Add":
+        return OF_FLOATS
+    if node.op_type == "MatMulNBits":
+        return WEIGHTS_ALONE
+    of_activations = node.op_type in ("MatMul", "FusedMatMul") and all(name in computed for name in node.input)
+    return OF_ACTIVATIONS if of_activations else NO_KERNEL
 
 
 def layer_name(node: onnx.NodeProto) -> str:

@@ -154,4 +154,6 @@ def test_four_bits_run_packed_and_in_float(tmp_path: Path) -> None:
     assert Counter(node.op_type for node in nodes) == {"GatherBlockQuantized": 1, "MatMulNBits": 2, "Relu": 1}
     assert [{a.name: a.i for a in node.attribute}["accuracy_level"] for node in products] == [1, 1]
     assert products[0].name == "inner"
-    assert integer_coverage(path).counts["linear"] == (0, 2)
+    coverage = integer_coverage(path)
+    assert coverage.counts["linear"] == (0, 2)
+    assert dict(coverage.left_in_float)["inner"] == "its weights are stored as integers, and computed with in float"
