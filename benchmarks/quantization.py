@@ -62,7 +62,9 @@ def main() -> None:
     options = parser.parse_args()
 
     result = json.loads(options.result.read_text()) if options.result.exists() else {"rows": []}
-    result |= {"command": "python benchmarks/quantization.py " + " ".join(sys.argv[1:]), "environment": describe_environment(1)}
+    command = "python benchmarks/quantization.py " + " ".join(sys.argv[1:])
+    result["commands"] = [*(other for other in result.get("commands", []) if other != command), command]
+    result["environment"] = describe_environment(1)
     result["peers"] = {"onnxruntime": SETTINGS, "nncf": NNCF_SETTINGS}
     small = matrix["small"] if options.small else {}
     for name in [*small, *options.subjects]:
