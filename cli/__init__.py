@@ -1,1 +1,1 @@
-"""The command line: the only place that parses arguments, prints, draws progress or picks a device."""
+"""The command line: the only place that parses arguments, prints or draws progress."""

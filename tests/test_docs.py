@@ -58,8 +58,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", LINKING, ids=name)
 def test_files_that_are_named_are_there(path: Path) -> None:
     text = re.sub(r"https?://\S+", "", path.read_text())
-    for file in re.findall(r"\b(?:benchmarks|docs|tests|notebooks)/[\w/-]+\.\w+", text):
+    for file in re.findall(r"\b(?:benchmarks|cli|compress|docs|tests|notebooks)/[\w/-]+\.\w+", text):
         assert (ROOT / file).is_file(), f"{name(path)} names {file}"
+
+
+def test_the_map_of_the_package_names_what_is_there() -> None:
+    rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    named = re.findall(r"`(\w+(?:/|\.py))`", "".join(rows))
+    assert len(named) > 30 and [each for each in named if not (ROOT / "compress" / each).exists()] == []
 
 
 @pytest.mark.parametrize("line", [line for path in SHOWN for line in commands(path)])
