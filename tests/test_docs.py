@@ -64,7 +64,7 @@ def test_files_that_are_named_are_there(path: Path) -> None:
 
 def test_the_map_of_the_package_names_what_is_there() -> None:
     rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    named = re.findall(r"`(\w+(?:/|\.py))`", "".join(rows))
+    named = re.findall(r"`(\w+(?:/|\.py))`", "".join(rows[1:]))
     assert len(named) > 30 and [each for each in named if not (ROOT / "compress" / each).exists()] == []
 
 
