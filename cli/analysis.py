@@ -34,7 +34,7 @@ def plan_(
     **given: Any,
 ) -> None:
     """Say what pruning MODEL would do: groups, widths, costs, what is protected and why. Touches nothing."""
-    from cli import flags, show
+    from cli import files, flags, show
     from compress import zoo
     from compress.planning import plan
 
@@ -45,7 +45,7 @@ def plan_(
         found = plan(source.model, zoo.load_task(source, data, limit_train, optional=True), pruning, seed=seed or 0)
         screen.plan(found)
         if save is not None:
-            flags.write_plan(Path(save), found, pruning)
+            files.write_plan(Path(save), found, pruning)
             screen.note(f"the ratios are in {save}; --prune-plan {save} cuts the same again")
 
 
@@ -92,7 +92,7 @@ def sensitivity_(
     debug: bool,
 ) -> None:
     """Prune one group of MODEL at a time and measure: which layers can be cut, and what it brings."""
-    from cli import flags, show
+    from cli import files, flags, show
     from compress import plots, zoo
     from compress.sensitivity import sensitivity
 
@@ -100,9 +100,9 @@ def sensitivity_(
     if plot is not None:
         plots.check_format(Path(plot))
     for path in (save, plot):
-        flags.check_folder(path)
+        files.check_folder(path)
     step = flags.to_pruning(prune=0.5, prune_target=None, prune_plan=None, extra=extra)
-    on_effect = flags.rows_writer(save_rows)
+    on_effect = files.rows_writer(save_rows)
     with show.screen(quiet=False, as_json=as_json) as screen:
         source = zoo.load(model, weights)
         task = zoo.load_task(source, data, limit_train, limit_eval)
@@ -118,7 +118,7 @@ def sensitivity_(
         )
         screen.sensitivity(found)
         if save is not None:
-            flags.write_suggestion(Path(save), found)
+            files.write_suggestion(Path(save), found)
             screen.note(f"the suggested ratios are in {save}; use them with --prune-plan {save}")
         if plot is not None:
             plots.save(plots.sensitivity(found), Path(plot))

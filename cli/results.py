@@ -81,13 +81,13 @@ def inspect_(
 
     Errors are against the same network without rounding; what pruning cost before is not counted.
     """
-    from cli import flags, show, show_layers
+    from cli import files, show, show_layers
     from compress import plots
     from compress.inspection import folder_task, inspect
 
     if plot is not None:
         plots.check_format(Path(plot))
-        flags.check_folder(plot)
+        files.check_folder(plot)
     with show.screen(quiet=False, as_json=as_json) as screen:
         # What the user's own code prints must not get between the lines of the JSON.
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -112,13 +112,13 @@ def compare_(folders: tuple[str, ...], stages: bool, form: str, plot: str | None
 
     Runs of one recipe with several seeds become one row. Runs of other models, data or machines are numbered as other settings.
     """
-    from cli import flags, show, show_compare
+    from cli import files, show, show_compare
     from compress import plots
     from compress.comparison import compare_runs
 
     if plot is not None:
         plots.check_format(Path(plot))
-        flags.check_folder(plot)
+        files.check_folder(plot)
     found = compare_runs(folders, stages=stages)
     screen = show.Screen(quiet=False, as_json=form != "table")
     show_compare.comparison(screen, found, form)
