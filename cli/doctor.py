@@ -6,6 +6,7 @@ Nothing of `compress` is imported before torch is known to be importable: the co
 import importlib
 import platform
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,6 +16,7 @@ import click
 DISTRIBUTION = "compress-toolkit"
 # Extras that only people who work on this package need.
 OF_DEVELOPERS = ("dev", "docs")
+_EXTRA = re.compile(r"extra\s*==\s*['\"]([\w.-]+)")
 MODULES = {"pyyaml": "yaml", "pillow": "PIL", "onnxruntime-gpu": "onnxruntime"}  # where they are not called like the package
 
 
@@ -64,13 +66,15 @@ def doctor() -> bool:
 def read_needs(requirements: Sequence[str]) -> list[Need]:
     """The needs in lines such as `pandas>=2.2; extra == 'compare'`, each package once; those without an extra are required."""
     needs: dict[str, Need] = {}
-    for line in requirements:
-        wanted, _, condition = line.partition(";")
+    extras = [found[1] if (found := _EXTRA.search(line)) else None for line in requirements]
+    sizes = Counter(extras)
+    # Of a package in several extras the smallest one counts: the least that has to be installed.
+    for extra, line in sorted(zip(extras, requirements, strict=True), key=lambda pair: sizes[pair[0]] if pair[0] else 0):
+        wanted = line.partition(";")[0].strip()
         name, _, least = (part.strip() for part in wanted.lower().partition(">="))
         name = name.partition("[")[0]
-        extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)", condition)
-        if extra is None or extra[1] not in OF_DEVELOPERS:
-            install = f"'{wanted.strip()}'" if extra is None else f"'{DISTRIBUTION}[{extra[1]}]'"
+        if extra not in OF_DEVELOPERS:
+            install = f"'{wanted}'" if extra is None else f"'{DISTRIBUTION}[{extra}]'"
             needs.setdefault(name, Need(name, least or None, extra is None, install))
     return list(needs.values())
 
