@@ -18,11 +18,13 @@ PAGE = HERE.parent / "docs/benchmarks.md"
 TITLES = {
     "demo": "The demo: ResNet-18, Fashion-MNIST",
     "main_job": "The demo with two seeds, and at 224x224",
-    "int8-resnet18": "int8 beside ONNX Runtime's own tool: ResNet-18",
-    "int8-resnet56": "int8 beside ONNX Runtime's own tool: ResNet-56, CIFAR-10",
     "quantization": "int8 beside ONNX Runtime's tool and NNCF",
     "pruning-resnet56": "Pruning criteria: ResNet-56, CIFAR-10",
     "distillation": "Losses of distillation: ResNet-20 from ResNet-56, CIFAR-10",
+    "ptq_cost": "Seconds and memory of quantizing: ResNet-18 at 224x224",
+    "chain-resnet18": "The whole sequence: ResNet-18, Fashion-MNIST",
+    "chain-resnet56": "The whole sequence: ResNet-56, CIFAR-10",
+    "killed": "Runs that are killed and resumed",
     "training_loop": "The training loop beside a bare one",
     "train_zoo": "The bundled ResNet-18",
     "conformance": "Architectures that are pruned as a whole",
@@ -130,24 +132,6 @@ def ratio(entry: Result) -> str:
     return f"{entry['speedup']:.2f}x ({low:.2f} to {high:.2f})"
 
 
-def int8(result: Result) -> list[str]:
-    rows = [
-        (name, f"{100 * row['accuracy']:.2f}", f"{row['size_bytes'] / 1e6:.2f}", row["integers"])
-        for name, row in result["rows"].items()
-    ]
-    ratios = [
-        (threads, what, f"{values[0]:.3f} ({values[1]:.3f} to {values[2]:.3f})", *(f"{ms:.3f}" for ms in values[3:]))
-        for threads, found in result["ratio of p50, its interval, both p50 in ms"].items()
-        for what, values in found.items()
-    ]
-    return [
-        f"The other tool: {result['peer']}.",
-        table(("file", "accuracy %", "MB", "integers"), rows),
-        "Latency, p50; of `order ...` ours over theirs, timed in that order.",
-        table(("threads", "files", "ratio", "ms", "ms"), ratios),
-    ]
-
-
 def quantization(result: Result) -> list[str]:
     header = (
         "model",
@@ -200,8 +184,6 @@ def conformance(result: Result) -> list[str]:
 BODIES: dict[str, Callable[[Result], list[str]]] = {
     "demo": demo,
     "main_job": main_job,
-    "int8-resnet18": int8,
-    "int8-resnet56": int8,
     "quantization": quantization,
     "conformance": conformance,
 }

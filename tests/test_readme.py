@@ -53,17 +53,15 @@ def test_quantization_beside_other_tools() -> None:
 
 
 def test_residual_networks_in_int8() -> None:
+    rows = {(row["model"], row["method"]): row for row in result("quantization")["rows"]}
     shown = table(README, "network | fp32")
-    for name, found in zip(("int8-resnet18", "int8-resnet56"), shown.values(), strict=True):
-        measured = result(name)
-        assert found[:3] == [f"{100 * measured['rows'][file]['accuracy']:.2f} %" for file in ("fp32", "ours", "onnxruntime")]
-        ratios = [
-            values[0]
-            for threads in measured["ratio of p50, its interval, both p50 in ms"].values()
-            for order, values in threads.items()
-            if order.startswith("order")
-        ]
-        assert found[3] == f"{min(ratios):.2f} to {max(ratios):.2f}"
+    for model, found in zip(("resnet18", "resnet56", "resnet18-imagenet"), shown.values(), strict=True):
+        of = {method: rows[model, method] for method in ("float", "int8", "onnxruntime", "nncf")}
+        digits = 2 if of["float"]["samples"] > 1000 else 1
+        accuracies = [f"{100 * row['accuracy']:.{digits}f} %" for row in of.values()]
+        divergences = [f"{row['kl_divergence']:.4f}" for row in list(of.values())[1:]]
+        ratios = [values[0] for order, values in of["int8"]["latency"].items() if order.startswith("this over")]
+        assert found == [*accuracies, *divergences, f"{min(ratios):.2f} to {max(ratios):.2f}"]
 
 
 def test_criteria_of_pruning() -> None:
