@@ -35,7 +35,7 @@ from compress.report.text import headline, stage_table, verdicts
 from compress.side_by_side import side_by_side
 from compress.sources.source import Source
 from compress.store import MANIFEST, WEIGHTS, load_model, read_manifest, save_model
-from compress.tables import html_block
+from compress.tables import html_block, markdown_table
 from compress.task import Task
 from compress.training.log import COLUMNS, to_csv
 
@@ -58,6 +58,11 @@ class Run:
     def plot(self) -> RunPlots:
         """Pictures for a notebook: `run.plot.pareto()` of the stages, `run.plot.layers()` of their widths (extra `plot`)."""
         return RunPlots(self.report)
+
+    def __repr__(self) -> str:
+        """The table of the stages as Markdown, then what a person should know, gained and lost; not pages of a dictionary."""
+        lines = [*markdown_table(*stage_table(self.report)), "", *verdicts(self.report), *headline(self.report)]
+        return "\n".join([*lines, *([f"files: {self.folder}"] if self.folder is not None else [])])
 
     def _repr_html_(self) -> str:
         return html_block(*stage_table(self.report), lines=[*verdicts(self.report), *headline(self.report)])

@@ -306,3 +306,12 @@ def test_a_gpu_that_is_not_there_is_the_users_mistake() -> None:
     with pytest.raises(UserError) as error:
         compress.run(tiny_model(), tiny_task(), [Int8()], device="cuda")
     assert str(error.value) == "device cuda was asked for, but torch sees no GPU here; use cpu or auto"
+
+
+def test_a_run_shows_itself_as_its_table_and_its_lines(finished: compress.Run) -> None:
+    lines = repr(finished).splitlines()
+    assert lines[0].startswith("| stage ") and [line.split()[1] for line in lines[2:7]] == [
+        stage["name"] for stage in finished.report["stages"]
+    ]
+    assert lines[-3].startswith("gained: ") and lines[-2].startswith("lost: ") and lines[-1] == f"files: {finished.folder}"
+    assert repr(finished.plot) == "RunPlots()"

@@ -153,7 +153,8 @@ class Distill(Settings):
             try:
                 network = zoo.load(self.teacher, self.teacher_weights).model.eval()
             except UserError as error:
-                raise UserError(f"{self.name}: the teacher: {error}") from None
+                about = str(error).replace("--weights FILE", "--teacher-weights FILE")  # the other are the student's
+                raise UserError(f"{self.name}: the teacher: {about}") from None
         else:
             network = self.teacher.eval()
         try:

@@ -1,6 +1,6 @@
 """The pictures of one run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compress.plots.trade_off import Mark, drawn
@@ -18,7 +18,7 @@ class RunPlots:
         report: of the run.
     """
 
-    report: dict[str, Any]
+    report: dict[str, Any] = field(repr=False)  # pages of text
 
     def pareto(self) -> "Figure":
         """Accuracy against latency, a mark for each stage that was scored, and the front of those that nothing beats in both.

@@ -155,6 +155,13 @@ def test_a_teacher_that_does_not_run_is_told(tmp_path: Path) -> None:
     assert str(error.value).startswith(f"distill: the teacher {path}:grey does not run on the student's inputs (")
 
 
+def test_a_teacher_without_weights_is_told_where_its_weights_go() -> None:
+    with pytest.raises(UserError) as error:
+        Distill(teacher="resnet20").rehearse(tiny_model(), tiny_task())
+    told = "distill: the teacher: the zoo has no weights for resnet20; give a state dict with --teacher-weights FILE"
+    assert str(error.value) == told
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
