@@ -19,6 +19,7 @@ TITLES = {
     "demo": "The demo: ResNet-18, Fashion-MNIST",
     "main_job": "The demo with two seeds, and at 224x224",
     "quantization": "int8 beside ONNX Runtime's tool and NNCF",
+    "amx": "Integer convolutions without and with AMX",
     "pruning-resnet56": "Pruning criteria: ResNet-56, CIFAR-10",
     "distillation": "Losses of distillation: ResNet-20 from ResNet-56, CIFAR-10",
     "ptq_cost": "Seconds and memory of quantizing: ResNet-18 at 224x224",
@@ -167,6 +168,21 @@ def quantization(result: Result) -> list[str]:
     return [table(header, rows), "Points lost with their standard error. " + " ".join(peers)]
 
 
+def amx(result: Result) -> list[str]:
+    tables = []
+    for rows in (result["networks"], result["shapes"]):
+        columns = list(rows[0])
+        cells = [
+            [" ".join(map(str, value)) if isinstance(value, list) else shown(value) for value in row.values()] for row in rows
+        ]
+        tables.append(table(columns, cells))
+    return [
+        tables[0],
+        "Shapes of weights, (outputs, inputs, height, width), the default kernel's time over that with AMX:",
+        tables[1],
+    ]
+
+
 def conformance(result: Result) -> list[str]:
     rows = result["rows"]
     others = Counter(row["torch-pruning"].partition(" (")[0] for row in rows)
@@ -185,6 +201,7 @@ BODIES: dict[str, Callable[[Result], list[str]]] = {
     "demo": demo,
     "main_job": main_job,
     "quantization": quantization,
+    "amx": amx,
     "conformance": conformance,
 }
 

@@ -63,6 +63,8 @@ class Artifact:
         threads: of the runtime that the run is timed with.
         notes: a pass may append what a person should know (layers it protected, a range it chose).
         details: a pass may put plain data there, which the report keeps.
+        file: the ONNX file of `model`, where it is written.
+        written: a pass that had to write the file of the model that it gives back may append its path; it is not written again.
         progress: a folder in which a pass finds again what it wrote there before it was interrupted; None where none is kept.
     """
 
@@ -75,6 +77,8 @@ class Artifact:
     threads: int = 1
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+    written: list[Path] = field(default_factory=list)
     progress: Path | None = None
 
     @classmethod

@@ -18,7 +18,7 @@ from compress.files import write_atomically
 from compress.onnx_rewrites import rewrite
 from compress.outputs import batch_of_two, tensors
 from compress.quant.onnx_operators import onnx_translations
-from compress.quant.targets import target_of
+from compress.quant.targets import for_amx, target_of
 from compress.quiet import quiet
 
 OPSET = 20
@@ -171,7 +171,7 @@ def export_onnx(
         raise CompressError(f"torch.onnx.export failed on {type(model).__name__}: {_first_line(cause)}") from error
     assert program is not None
     proto = program.model_proto
-    rewrite(proto, target_of(model).name)
+    rewrite(proto, target_of(model).name, amx=for_amx(model))
     _name_axes(proto, signature)
     proto.doc_string = ""
     for node in proto.graph.node:  # stack traces with the paths of this machine

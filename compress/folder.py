@@ -147,11 +147,12 @@ class RunFolder:
             raise UserError(
                 f"the model's source has changed since {self.path} was started; restore it, or start anew with --force"
             )
+        file = folder / MODEL if (folder / MODEL).is_file() else None
         if first:
-            return replace(artifact, history=(record,))
+            return replace(artifact, history=(record,), file=file)
         model = load_model(folder, copy.deepcopy(artifact.reference))
         last_float = artifact.last_float if quantizers_in(model) else model
-        return replace(artifact, model=model, last_float=last_float, history=(*artifact.history, record))
+        return replace(artifact, model=model, last_float=last_float, history=(*artifact.history, record), file=file)
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+# Numbers of an input that `small_parts` lets a part have: 6 images of 224x224.
+PART_ELEMENTS = 2**20
+
 
 def tensors(output: Any) -> dict[str, Tensor]:
     """The tensors in a model's output, in order, by name: `logits` where there is one, else key or `output_0`, ..."""
@@ -52,6 +55,12 @@ def in_batches(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[Tenso
     size = fixed_batch(model)
     if size is None or len(inputs[0]) == size:
         return [inputs]
+    return list(zip(*(x.split(size) for x in inputs), strict=True))
+
+
+def small_parts(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """The same in parts of at most `PART_ELEMENTS` numbers, so that what is computed on them stays near the processor."""
+    size = fixed_batch(model) or max(1, PART_ELEMENTS * len(inputs[0]) // max(1, sum(x.numel() for x in inputs)))
     return list(zip(*(x.split(size) for x in inputs), strict=True))
 
 

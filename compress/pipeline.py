@@ -37,6 +37,7 @@ HOW_TO_GIVE = {
     "validate": "give Task(validate=...), or --data with training images",
 }
 
+MODEL = "model.onnx"  # in the folder of a stage
 CONTROL = "_control"  # behind the name of a pass in the row of its training without a teacher
 
 # Stage -> the stages that may stand anywhere before it. Recovery alternates with structure, and then with zeros, which
@@ -140,7 +141,7 @@ class Meter:
     runtime: str = "ort-cpu"
 
     def measure(self, name: str, artifact: Artifact, path: Path, options: dict[str, Any], seconds: float) -> Record:
-        """Export `artifact.model` to `path` and fill in a row of the table.
+        """Export `artifact.model` to `path`, or move its file there, and fill in a row of the table.
 
         Raises:
             UserError: the model takes batches of one size above 1 alone.
@@ -151,7 +152,10 @@ class Meter:
                 f"the forward of {type(artifact.reference).__name__} takes batches of {len(example[0])} alone, and a run times "
                 "single samples; let it take any number, such as by x.flatten(1) where it calls x.reshape with that number"
             )
-        export_onnx(model, example, path, artifact.signature)
+        if artifact.file is None:
+            export_onnx(model, example, path, artifact.signature)
+        else:
+            artifact.file.replace(path)
         session = open_onnx(path, self.runtime, self.threads)
         single = [x[:1].numpy() for x in example]
         times = Latency(time_one(lambda: session.run(*single), **self.limits), 1, session.runtime, self.threads)
@@ -216,14 +220,15 @@ def apply(pass_: Pass, model: nn.Module, task: Task, *, seed: int = 0, device: s
 def transformed(pass_: Pass, artifact: Artifact, seed: int, device: torch.device) -> Artifact:
     """The artefact after a pass, verified, on the CPU; the given one is untouched."""
     seed_everything(seed)
-    fork = replace(artifact, model=copy.deepcopy(artifact.model).to(device), notes=[], details={})
+    fork = replace(artifact, model=copy.deepcopy(artifact.model).to(device), notes=[], details={}, written=[])
     model = pass_.apply(fork)
     if not isinstance(model, nn.Module):
         raise PassError(f"{pass_.name} returned a {type(model).__name__}, not a module; the model from before stands")
     # One layout whether the model comes from memory or from disk: the layout decides the order of float sums.
     model = model.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     verify(pass_, artifact, model)
-    return replace(fork, model=model, last_float=artifact.last_float if quantizers_in(model) else model)
+    last_float = artifact.last_float if quantizers_in(model) else model
+    return replace(fork, model=model, last_float=last_float, file=fork.written[-1] if fork.written else None)
 
 
 def verify(pass_: Pass, before: Artifact, model: nn.Module) -> None:
@@ -343,8 +348,8 @@ def _worked(artifact: Artifact, pass_: Pass | None, name: str, position: int, fo
     workers.wait()  # no other process computes while rank 0 measures
     if not workers.first():
         return None
-    record = plan.meter.measure(name, artifact, folder / "model.onnx", options_of(pass_), time.perf_counter() - begun)
-    artifact = replace(artifact, history=(*artifact.history, record))
+    record = plan.meter.measure(name, artifact, folder / MODEL, options_of(pass_), time.perf_counter() - begun)
+    artifact = replace(artifact, history=(*artifact.history, record), file=folder / MODEL)
     plan.keep(artifact, folder)
     plan.on_stage(record)
     return artifact

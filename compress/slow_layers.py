@@ -11,6 +11,7 @@ from compress.measure.profile import layer_times
 from compress.quant.graph import layer_of
 from compress.quant.targets import WEIGHTED
 
+Layers = tuple[str, ...]
 # Smaller gains are within what two measurements of one file differ by, and what a tiny layer loses is not worth a float.
 WORTHWHILE = 0.97
 LEAST_MS = 0.02
@@ -43,18 +44,18 @@ class Times:
         return found
 
 
-def slow_layers(model: nn.Module, quantize: Callable[[tuple[str, ...]], fx.GraphModule], gauge: Gauge) -> Times:
+def slow_layers(
+    files: tuple[Path, Path], quantized: fx.GraphModule, quantize: Callable[[Layers], nn.Module], gauge: Gauge
+) -> Times:
     """The layers that are slower in integers, and the times that decided.
 
     A profile of both files proposes: layers whose kernel and conversions take longer in integers, by 0.02 ms or more. The whole
     file decides: they go back to float only if it is at least 3 % faster with them in float.
 
     Args:
-        model: the float network.
+        files: of the float network, and of `quantized`.
         quantize: gives the quantized network with these layers left in float; its ranges do not matter.
     """
-    quantized = quantize(())
-    files = gauge.write(model, "float"), gauge.write(quantized, "integers")
     before, after = gauge.latencies_ms(*files)
     layers = tuple(dict.fromkeys(layer_of(node) for node in quantized.graph.nodes if _in_integers(node)))
     slow = slower_in_integers(*files, layers, gauge)
@@ -71,9 +72,7 @@ def _in_integers(node: fx.Node) -> bool:
     return node.target in WEIGHTED and isinstance(node.args[1], fx.Node) and node.args[1].op == "call_module"
 
 
-def slower_in_integers(
-    float_file: Path, integer_file: Path, layers: tuple[str, ...], gauge: Gauge
-) -> dict[str, tuple[float, float]]:
+def slower_in_integers(float_file: Path, integer_file: Path, layers: Layers, gauge: Gauge) -> dict[str, tuple[float, float]]:
     """Layers that take longer in the second file than in the first -> milliseconds in both."""
     x = [x[:1].numpy() for x in gauge.example_inputs]
     floats, integers = (layer_times(path, x, layers, gauge.threads) for path in (float_file, integer_file))

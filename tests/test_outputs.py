@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from compress.outputs import first_tensor, predictor, tensors
+from compress import outputs
+from compress.outputs import first_tensor, predictor, small_parts, tensors
 
 A, B, C = (torch.full((2, 3), float(value)) for value in (1, 2, 3))
 
@@ -56,3 +57,12 @@ def test_a_predictor_gives_the_first_output_as_an_array() -> None:
     assert isinstance(found, np.ndarray)
     assert found.dtype == np.float32
     assert np.array_equal(found, (A * B).numpy())  # in eval mode: dropout is off
+
+
+def test_parts_hold_few_numbers_and_every_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "PART_ELEMENTS", 25)
+    x, mask = torch.arange(70.0).view(7, 10), torch.arange(7).view(7, 1)
+    parts = small_parts(nn.Identity(), (x, mask))
+    assert [len(part[0]) for part in parts] == [2, 2, 2, 1]
+    assert all(torch.equal(torch.cat(each), whole) for each, whole in zip(zip(*parts, strict=True), (x, mask), strict=True))
+    assert [len(part[0]) for part in small_parts(nn.Identity(), (torch.zeros(2, 100),))] == [1, 1]  # one is more than that

@@ -66,7 +66,7 @@ def test_the_profile_proposes_and_the_file_decides(
     slow: dict[str, tuple[float, float]], mixed: float, times: Times, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slow_layers, "slower_in_integers", lambda *_: slow)
-    assert find(Three(), quantize, gauge(mixed)) == times
+    assert find((Path("float"), Path("integers")), quantize(()), quantize, gauge(mixed)) == times
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,11 @@ def saturates() -> bool:
     return bool(flags) and not any("vnni" in flag or flag == "amx_int8" for flag in flags)
 
 
+def has_amx() -> bool:
+    """Whether this processor multiplies matrices of 8-bit integers on a unit of its own."""
+    return "amx_int8" in isa_flags()
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

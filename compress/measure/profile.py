@@ -12,7 +12,7 @@ from compress.measure.coverage import layer_name, optimized_graph
 from compress.measure.runtimes import session_options
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Transpose")
-RUNS, WARM_UP = 40, 5
+RUNS, WARM_UP = 15, 3
 
 
 def layer_times(path: Path, inputs: Sequence[np.ndarray], layers: Sequence[str], threads: int = 1) -> dict[str, float]:

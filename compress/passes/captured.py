@@ -8,6 +8,8 @@ from torch import fx, nn
 from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.export import captured_inputs
+from compress.onnx_rewrites.amx import FEWEST_BITS, gains
+from compress.quant.parameters import groups_of, parameter, weight_quantizer
 from compress.quant.placement import Placement
 from compress.quant.ptq import check_weights, folded, insert_quantizers
 from compress.quant.scheme import Scheme
@@ -77,3 +79,13 @@ def _counted(placement: Placement) -> str:
     """`36 linear layers and 3 embeddings`, of those quantized."""
     parts = [(len(placement.weights), "linear layer"), (len(placement.tables), "embedding")]
     return " and ".join(f"{count} {what}{'s' if count > 1 else ''}" for count, what in parts if count)
+
+
+def gaining_by_amx(graph_module: fx.GraphModule) -> int:
+    """How many convolutions of a graph with quantizers are stored for the matrix unit, see `compress.onnx_rewrites.amx`."""
+    found = 0
+    for node in graph_module.graph.nodes:
+        quantizer = weight_quantizer(graph_module, node)
+        if quantizer is not None and quantizer.bits >= FEWEST_BITS:
+            found += gains(parameter(graph_module, node.args[1]).shape, groups_of(node))
+    return found

@@ -15,9 +15,9 @@ from compress.errors import PassError, UserError
 from compress.gauge import Gauge
 from compress.guard import Bound, guarded
 from compress.measure import count_macs
-from compress.measure.environment import saturates
+from compress.measure.environment import has_amx, saturates
 from compress.passes.base import check_range
-from compress.passes.captured import captured
+from compress.passes.captured import captured, gaining_by_amx
 from compress.quant.ptq import AUTO, calibrate
 from compress.quant.ranges import METHODS
 from compress.quant.refine import Methods, calibrate_, rescale_
@@ -25,11 +25,11 @@ from compress.quant.samples import first_samples
 from compress.quant.scheme import FEWEST_BITS, MOST_BITS, Scheme
 from compress.quant.suspects import worst_layers
 from compress.quant.targets import ORT_CPU, TARGETS
-from compress.slow_layers import Times, slow_layers
+from compress.slow_layers import slow_layers
 
 # Of the samples that say which layers are tried first; and the limits of the timing loop for each network that is tried.
 SAMPLES = 64
-TIMING = {"min_seconds": 0.5}
+TIMING = {"min_seconds": 0.3, "min_runs": 15}
 # Below, a whole network takes some hundredths of a millisecond, and no layer loses much by integers.
 LEAST_MACS = 1_000_000
 ROUNDINGS = ("nearest", "adaround")
@@ -74,6 +74,9 @@ class Int8:
         target: the runtime that the integers are for, which a run then measures with: `ort-cpu`, or `openvino`, where
             activations are computed inside the layer in front; see `compress.quant.targets`. Single layers are timed for
             `ort-cpu` alone.
+        amx: whether convolutions that gain by it are stored for the matrix unit of Intel's processors, where ONNX Runtime then
+            computes the same integers in less time, and in more elsewhere; see `compress.onnx_rewrites.amx`. None decides by the
+            processor at hand.
         time_budget: seconds after which that search begins no further network; None lets it finish.
         allow_noop: no error where no layer could be quantized.
     """
@@ -93,6 +96,7 @@ class Int8:
     max_drop: float | None = None
     time_budget: float | None = None
     target: Literal["ort-cpu", "openvino"] = "ort-cpu"
+    amx: bool | None = None
     allow_noop: bool = False
 
     name: ClassVar[str] = "int8"
@@ -104,6 +108,8 @@ class Int8:
             raise UserError(f"{self.name}: ranges must be one of {', '.join((AUTO, *METHODS))}, got '{self.ranges}'")
         if self.target not in TARGETS:
             raise UserError(f"{self.name}: target must be one of {', '.join(TARGETS)}, got '{self.target}'")
+        if self.amx and self.target != ORT_CPU.name:
+            raise UserError(f"{self.name}: amx is how files for ort-cpu are written; target {self.target} has no use for it")
         asked = {"weight_bits": self.weight_bits} if self.weight_bits is not None else {}
         for what, bits in (asked | {f"bits of '{pattern}'": bits for pattern, bits in self.bits.items()}).items():
             if bits not in range(FEWEST_BITS, MOST_BITS + 1):
@@ -129,27 +135,39 @@ class Int8:
         timed = self.target == ORT_CPU.name and not self.keep_slow
         if not timed or count_macs(artifact.model, artifact.task.example_inputs) < LEAST_MACS:
             return self._quantized(artifact)
-        times = self._timed(artifact)
-        chosen = self._without(tuple(times.layers))._quantized(artifact)
-        artifact.notes.extend(times.notes())
-        chosen.meta["quantization"]["left_in_float"].update(dict.fromkeys(times.layers, "slower in integers on this machine"))
-        return chosen
+        return self._fast(artifact)
 
     def _without(self, in_float: tuple[str, ...]) -> "Int8":
         return replace(self, exclude=(*self.exclude, *map(escape, in_float)))
 
-    def _timed(self, artifact: Artifact) -> Times:
-        """Which layers are slower in integers; times do not depend on ranges, so the examples are enough to calibrate on."""
-        plain = replace(self, equalize=False, smooth=None, bias_correction=False, rounding="nearest")
+    def _fast(self, artifact: Artifact) -> nn.Module:
+        """The network without the layers that are slower in integers."""
 
-        def quantize(in_float: tuple[str, ...]) -> fx.GraphModule:
-            network = plain._without(in_float)._prepared(replace(artifact, notes=[]))
+        def plain(in_float: tuple[str, ...]) -> fx.GraphModule:
+            """As quick to make as can be: no time depends on ranges and roundings."""
+            quick = replace(self, equalize=False, smooth=None, bias_correction=False, rounding="nearest")
+            network = quick._without(in_float)._prepared(replace(artifact, notes=[]))
             calibrate(network, lambda: [artifact.task.example_inputs], "minmax")
             return network
 
+        learns, first = self.rounding == "adaround", replace(artifact, notes=[])
         with tempfile.TemporaryDirectory() as scratch:
-            gauge = Gauge(Path(scratch), artifact.task.example_inputs, artifact.signature, None, artifact.threads, TIMING)
-            return slow_layers(artifact.model, quantize, gauge)
+            folder = artifact.progress or Path(scratch)
+            gauge = Gauge(folder, artifact.task.example_inputs, artifact.signature, None, artifact.threads, TIMING)
+            before = artifact.file or gauge.write(artifact.model, "float")
+            network = plain(()) if learns else self._quantized(first)
+            after = gauge.write(network, "integers")
+            times = slow_layers((before, after), network, plain, gauge)
+        if learns or times.layers:
+            network = self._without(tuple(times.layers))._quantized(artifact)
+            network.meta["quantization"]["left_in_float"].update(
+                dict.fromkeys(times.layers, "slower in integers on this machine")
+            )
+        else:
+            artifact.notes.extend(first.notes)
+            artifact.written.extend([after] if artifact.progress is not None else [])
+        artifact.notes.extend(times.notes())
+        return network
 
     def _guarded(self, artifact: Artifact, max_drop: float) -> nn.Module:
         """The fastest network found that loses no more than `max_drop` points, or else the best, with notes and all trials."""
@@ -198,8 +216,9 @@ class Int8:
         """The graph with its quantizers, not calibrated."""
         bits = self.weight_bits or (7 if saturates() else MOST_BITS)
         methods = self._methods()
+        amx = self.target == ORT_CPU.name and (has_amx() if self.amx is None else self.amx)
         scheme = Scheme(
-            self.exclude, bits, self.bits, self.per_channel, self.symmetric, methods.bias_correction, target=self.target
+            self.exclude, bits, self.bits, self.per_channel, self.symmetric, methods.bias_correction, target=self.target, amx=amx
         )
         calibration = artifact.task.calibration
         assert calibration is not None
@@ -212,4 +231,6 @@ class Int8:
                 raise UserError(f"{self.name}: {option} '{unknown[0]}' matches no convolution or linear layer")
         if self.weight_bits is None and bits < MOST_BITS:
             artifact.notes.append(f"{bits}-bit weights: this processor has no VNNI, and 8-bit products would saturate")
+        if amx and (count := gaining_by_amx(graph_module)):
+            artifact.notes.append(f"{count} convolution{'s' * (count > 1)} stored for AMX, with the zero point of weights at -1")
         return graph_module

@@ -112,6 +112,7 @@ class QAT(Int8, Settings):
             artifact.notes.extend(facts["notes"])
             return load_model(folder, copy.deepcopy(artifact.reference))
         model = super().apply(artifact)
+        artifact.written.clear()  # training changes it
         if folder is not None:
             folder.mkdir(exist_ok=True)
             save_model(folder, model, artifact.reference, {"notes": artifact.notes})

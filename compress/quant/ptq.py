@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import UserError
-from compress.outputs import in_batches
+from compress.outputs import small_parts
 from compress.quant.blocks import BlockQuantizer
 from compress.quant.dynamic import DynamicQuantizer
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
-from compress.quant.graph import add_bias, attribute, capture, fold_batch_norm, layer_of, split_silu, without_writes
+from compress.quant.graph import add_bias, aten, attribute, capture, fold_batch_norm, layer_of, split_silu, without_writes
 from compress.quant.linear_layers import place_linear, products_as_linear
 from compress.quant.local_error import choose
 from compress.quant.observers import HistogramObserver
@@ -19,7 +19,7 @@ from compress.quant.placement import Placement, place, weight_of
 from compress.quant.ranges import METHODS, candidates
 from compress.quant.samples import without_nan
 from compress.quant.scheme import Scheme
-from compress.quant.targets import EMBEDDINGS, ORT_CPU, TARGET, WEIGHTED, target_of
+from compress.quant.targets import AMX, EMBEDDINGS, ORT_CPU, TARGET, WEIGHTED, target_of
 
 QUANTIZERS = "quantizers"
 AUTO = "auto"
@@ -57,6 +57,7 @@ def insert_quantizers(graph_module: fx.GraphModule, scheme: Scheme) -> Placement
     """Put quantizers into a folded graph, in place; those of weights cover the weights as they are now."""
     static = scheme.activations == "static"
     placement = place(graph_module, scheme.excludes, target_of(graph_module)) if static else place_linear(graph_module, scheme)
+    graph_module.meta[AMX] = scheme.amx
     graph_module.add_submodule(QUANTIZERS, nn.Module())
     if scheme.biases:
         for node in placement.weights:
@@ -139,16 +140,24 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
     """
     quantizers: dict[str, ActivationQuantizer] = {}
     observers: dict[str, HistogramObserver] = {}
+    rounded: dict[str, WeightQuantizer] = {}
+    # Convolutions hand the layout of their weights on, and channels last are quicker: a ResNet-18 at 224x224 takes 4.3 instead of
+    # 6.3 s for 300 images. A view insists on the layout that it was written for.
+    views = any(node.target is aten.view.default for node in graph_module.graph.nodes)
+    layout = torch.contiguous_format if views else torch.channels_last
     names = {str(node.target): _name_of(node.args[0]) for node in graph_module.graph.nodes if node.op == "call_module"}
     for path, module in list(graph_module.named_modules()):
         if isinstance(module, ActivationQuantizer):
             quantizers[path] = module
             observers[path] = HistogramObserver(names[path])
             graph_module.set_submodule(path, observers[path])
+        elif isinstance(module, WeightQuantizer):
+            rounded[path] = module
+            graph_module.set_submodule(path, _Once(module, layout))
     samples = 0
     try:
         for batch in without_nan(graph_module, batches()):
-            for part in in_batches(graph_module, batch):
+            for part in small_parts(graph_module, batch):
                 graph_module(*part)
             samples += len(batch[0])
         if ranges == AUTO:
@@ -159,12 +168,28 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
         else:
             chosen = {path: METHODS[ranges](seen) for path, seen in observers.items()}
     finally:
-        for path, quantizer in quantizers.items():
-            graph_module.set_submodule(path, quantizer)
+        for path, module in (quantizers | rounded).items():
+            graph_module.set_submodule(path, module)
     for path, quantizer in quantizers.items():
         quantizer.set_range(*chosen[path])
     leave_room_for_biases(graph_module)
     return samples
+
+
+class _Once(nn.Module):
+    """Stands for the quantizer of a weight that does not change: what it gives the first time, that of images in this layout."""
+
+    def __init__(self, quantizer: nn.Module, layout: torch.memory_format) -> None:
+        super().__init__()
+        self._quantizer = [quantizer]  # in a list, so that it is no submodule
+        self._layout = layout
+        self._given: Tensor | None = None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self._given is None:
+            rounded = self._quantizer[0](weight)
+            self._given = rounded.contiguous(memory_format=self._layout) if rounded.ndim == 4 else rounded
+        return self._given
 
 
 def _name_of(node: fx.Node) -> str:

@@ -28,6 +28,7 @@ class Scheme:
         block_size: with `float`, how many inputs of a row share a scale; None for all of them.
         symmetric_weights: with `float`, the zero of each block is its middle code.
         target: the runtime that the integers are for, a name in `compress.quant.targets.TARGETS`.
+        amx: whether convolutions are exported for the matrix unit of the processor, see `compress.onnx_rewrites.amx`.
     """
 
     exclude: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Scheme:
     block_size: int | None = None
     symmetric_weights: bool = True
     target: str = ORT_CPU.name
+    amx: bool = False
 
     def excludes(self, layer: str) -> bool:
         """Whether a layer is to stay in float."""
@@ -67,6 +69,7 @@ class Scheme:
             "block_size": self.block_size,
             "symmetric_weights": self.symmetric_weights,
             "target": self.target,
+            "amx": self.amx,
         }
 
     @classmethod

@@ -48,8 +48,8 @@ NORMS = {
 RESAMPLING = {aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default, aten.upsample_bicubic2d.vec}
 WEIGHTED = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS | LINEAR
 
-# Under this key a quantized graph keeps in its `meta` the name of what it was quantized for.
-TARGET = "target"
+# Under these keys a quantized graph keeps in its `meta` the name of what it was quantized for, and whether for AMX.
+TARGET, AMX = "target", "amx"
 # The activations that an operator reads; they are what has to be quantized for it.
 Operands = Callable[[fx.Node], list[fx.Node]]
 
@@ -145,3 +145,8 @@ TARGETS = {target.name: target for target in (ORT_CPU, OPENVINO)}
 def target_of(model: nn.Module) -> Target:
     """What a network was quantized for; ONNX Runtime for a network that was not."""
     return TARGETS[model.meta.get(TARGET, ORT_CPU.name) if isinstance(model, fx.GraphModule) else ORT_CPU.name]
+
+
+def for_amx(model: nn.Module) -> bool:
+    """Whether a network was quantized for the matrix unit of ONNX Runtime's processor, see `compress.onnx_rewrites.amx`."""
+    return isinstance(model, fx.GraphModule) and bool(model.meta.get(AMX, False))

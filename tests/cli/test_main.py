@@ -1,21 +1,19 @@
 """The command line as a person meets it: what it prints, what it refuses, and with which exit code."""
 
 import json
-import logging
 import os
 import resource
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import in_process
 
 from cli.flags import to_recipe
-from cli.main import main
 from compress.passes import BUILT_IN
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,15 +36,6 @@ def compress(
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     whole = [sys.executable, *command, *arguments]
     return subprocess.run(whole, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
-
-
-def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    disabled = logging.root.manager.disable  # the command line silences libraries for its whole process, which here is ours
-    with warnings.catch_warnings(), pytest.raises(SystemExit) as stopped:
-        main(list(arguments))
-    logging.disable(disabled)
-    streams = capsys.readouterr()
-    return int(stopped.value.code or 0), streams.out, streams.err
 
 
 def test_help_answers_at_once() -> None:

@@ -2,31 +2,20 @@
 
 import dataclasses
 import json
-import logging
-import warnings
 from pathlib import Path
 
 import pytest
+from command_line import in_process
 
 from cli.flags import to_losses, to_recipe
-from cli.main import main
 from compress.errors import UserError
 from compress.recipe import Recipe, make_pass, read
 from compress.recipe_schema import recipe_schema
 from compress.recipes import FOLDER, heading, names
 
 
-def compress(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    disabled = logging.root.manager.disable  # the command line silences libraries for its whole process, which here is ours
-    with warnings.catch_warnings(), pytest.raises(SystemExit) as stopped:
-        main(list(arguments))
-    logging.disable(disabled)
-    streams = capsys.readouterr()
-    return int(stopped.value.code or 0), streams.out, streams.err
-
-
 def test_list_says_aim_and_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = compress(capsys, "recipes", "list")[1].splitlines()
+    lines = in_process(capsys, "recipes", "list")[1].splitlines()
     assert lines[::3] == names()
     assert lines[1:3] == [f"  aim:   {heading('cpu-int8', 'Aim')}", f"  needs: {heading('cpu-int8', 'Needs')}"]
     assert len(lines) == 3 * len(names())
@@ -34,20 +23,20 @@ def test_list_says_aim_and_needs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_show_gives_the_file_as_it_is(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, shown, _ = compress(capsys, "recipes", "show", name)
+    code, shown, _ = in_process(capsys, "recipes", "show", name)
     assert (code, shown) == (0, (FOLDER / f"{name}.yaml").read_text())
     (tmp_path / "my.yaml").write_text(shown)
     assert read(tmp_path / "my.yaml") == read(name)
 
 
 def test_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compress(capsys, "recipes", "show", "tinny") == (2, "", "error: unknown recipe 'tinny'. Did you mean 'tiny'?\n")
+    assert in_process(capsys, "recipes", "show", "tinny") == (2, "", "error: unknown recipe 'tinny'. Did you mean 'tiny'?\n")
     told = "error: 'cpu-int' is neither a recipe nor a file. Did you mean 'cpu-int8'?\n"
-    assert compress(capsys, "run", "resnet18", "--recipe", "cpu-int") == (2, "", told)
+    assert in_process(capsys, "run", "resnet18", "--recipe", "cpu-int") == (2, "", told)
 
 
 def test_schema_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert json.loads(compress(capsys, "recipes", "schema")[1]) == recipe_schema()
+    assert json.loads(in_process(capsys, "recipes", "schema")[1]) == recipe_schema()
 
 
 def test_a_run_takes_a_name_and_flags_go_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,18 +48,18 @@ def test_a_run_takes_a_name_and_flags_go_first(capsys: pytest.CaptureFixture[str
 
     monkeypatch.setattr("compress.launch.run_on_processes", start)
     for name in ("cpu-int8", "paper-depgraph-resnet56"):
-        assert compress(capsys, "run", "resnet20", "--recipe", name, "--seed", "3", "--data", "npz:x") == (
+        assert in_process(capsys, "run", "resnet20", "--recipe", name, "--seed", "3", "--data", "npz:x") == (
             2,
             "",
             "error: enough\n",
         )
         assert started[-1] == dataclasses.replace(read(name), model="resnet20", seed=3, data="npz:x")
-    compress(capsys, "run", "--recipe", "paper-depgraph-resnet56")
+    in_process(capsys, "run", "--recipe", "paper-depgraph-resnet56")
     assert started[-1].model == "resnet56"
 
 
 def test_no_flag_for_passes_goes_with_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, told = compress(capsys, "run", "resnet18", "--recipe", "tiny", "--int8")
+    code, _, told = in_process(capsys, "run", "resnet18", "--recipe", "tiny", "--int8")
     line = "error: --recipe already says which passes run; --int8 cannot be added to it: edit the file instead\n"
     assert (code, told) == (2, line)
 

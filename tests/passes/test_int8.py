@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import compress
+from compress import gauge, pipeline
 from compress.artifact import Artifact
 from compress.errors import UserError
+from compress.export import export_onnx
 from compress.outputs import predictor
 from compress.passes import int8
 from compress.passes.int8 import Int8
@@ -181,6 +184,27 @@ def test_layers_that_are_slower_in_integers_stay_in_float(monkeypatch: pytest.Mo
         "ranges from 64 calibration samples",
         "in float, since they are slower in integers here: body (0.30 ms, in float 0.10)",
     ]
+
+
+@pytest.mark.parametrize(("slow", "again"), [({}, False), ({"body": (0.1, 0.3)}, True)])
+def test_the_file_that_was_timed_is_the_stages_own(
+    slow: dict[str, tuple[float, float]], again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[str] = []
+
+    def export(model: nn.Module, inputs: Any, path: Path, signature: Any, **options: Any) -> None:
+        exported.append(path.name)
+        export_onnx(model, inputs, path, signature, **options)
+
+    for module in (gauge, pipeline):
+        monkeypatch.setattr(module, "export_onnx", export)
+    monkeypatch.setattr(int8, "LEAST_MACS", 0)
+    monkeypatch.setattr(int8, "slow_layers", lambda *_: Times(2.0, 1.0, slow))
+    run = compress.run(tiny_model(), tiny_task(), [Int8()], out=tmp_path / "run", timing={"min_seconds": 0.01})
+    assert exported == ["model.onnx", "integers.onnx", *["model.onnx"] * again]
+    artifact = Artifact.start(tiny_model(), tiny_task())
+    export_onnx(run.model, artifact.task.example_inputs, tmp_path / "again.onnx", artifact.signature)
+    assert (tmp_path / "run" / "model.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()
 
 
 def left(model: nn.Module) -> dict[str, str]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress import outputs
 from compress.quant import local_error
 from compress.quant.fake_quantize import ActivationQuantizer
 from compress.quant.local_error import SAMPLES, choose
@@ -55,6 +56,22 @@ def test_only_the_first_samples_are_asked() -> None:
     proposed, quantizers = {path: [(0.0, 1.0), (0.0, 0.1)]}, {path: ActivationQuantizer()}
     assert choose(graph_module, batches(), proposed, quantizers) == {path: (0.0, 1.0)}  # type: ignore[arg-type]
     assert observer.counts.sum() + observer.zeros == SAMPLES * 2
+
+
+def test_what_is_far_behind_after_the_first_part_is_tried_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = ({0: torch.export.Dim("n")},)
+    graph_module, _ = prepare(Weighted().eval(), (features(4),), dynamic_shapes=free)
+    path = f"{QUANTIZERS}.x"
+    graph_module.set_submodule(path, nn.Identity())
+    monkeypatch.setattr(outputs, "PART_ELEMENTS", 16)  # eight samples of two features
+    quantizer, tried = ActivationQuantizer(), []
+    monkeypatch.setattr(
+        quantizer, "set_range", lambda low, high: tried.append(high) or ActivationQuantizer.set_range(quantizer, low, high)
+    )
+    proposed = [(0.0, 0.1), (0.0, 1.0), (0.0, 1.00001), (0.0, 20.0)]
+    chosen = choose(graph_module, [(features(SAMPLES),)], {path: proposed}, {path: quantizer})
+    assert chosen[path] in proposed[1:3]
+    assert tried == [0.1, 1.0, 1.00001, 20.0, *[1.0, 1.00001] * (SAMPLES // 8 - 1)]
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

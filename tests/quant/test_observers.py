@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import UserError
-from compress.quant.observers import BINS, HistogramObserver
+from compress.quant.observers import BINS, COUNTED, HistogramObserver
 
 
 def observing(*batches: Tensor) -> HistogramObserver:
@@ -44,3 +44,28 @@ def test_memory_does_not_grow_with_the_batches() -> None:
     batches = [torch.randn(50) * (1 + index) for index in range(100)]
     assert size(observing(*batches)) == size(observing(batches[0]))
     assert size(observing(*batches))["counts"] == BINS
+
+
+@pytest.mark.parametrize("shape", [(6, 64, 56, 56), (3, 3, 224, 224), (8, 512, 200), (9, 30, 30, 42)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_of_a_large_tensor_some_values_are_counted_and_none_is_preferred(
+    shape: tuple[int, ...], layout: torch.memory_format
+) -> None:
+    """Each value is its place along one axis, so that a step that falls into step with the axis would miss some."""
+    for axis in range(1, len(shape)):
+        places = torch.arange(shape[axis]).view(-1, *[1] * (len(shape) - axis - 1)) + 1.0
+        x = places.expand(shape).contiguous()
+        observer = observing(x.contiguous(memory_format=layout) if x.ndim == 4 else x)
+        counted = observer.counts[observer.counts > 0]
+        assert COUNTED / 2 < counted.sum() < 3 * COUNTED
+        assert len(counted) == shape[axis]
+        assert counted.max() < 1.1 * counted.min() + 2
+        assert observer.high == shape[axis]
+
+
+def test_of_a_large_tensor_no_extreme_is_missed() -> None:
+    x = torch.zeros(2, 3, 400, 400)
+    x[1, 2, 399, 398], x[0, 1, 7, 5] = 9.0, -4.0
+    observer = observing(x)
+    assert (observer.low, observer.high) == (-4.0, 9.0)
+    assert COUNTED / 2 < observer.zeros < 2 * COUNTED

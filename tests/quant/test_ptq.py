@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
+from compress import outputs
 from compress.export import Signature, export_onnx
 from compress.measure import integer_coverage, open_onnx
-from compress.quant.fake_quantize import ActivationQuantizer
+from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
 from compress.quant.observers import HistogramObserver
 from compress.quant.ptq import LARGEST_BIAS_CODE, QUANTIZERS, calibrate, prepare, quantizers_in
 from compress.quant.ranges import METHODS
@@ -241,3 +242,35 @@ def test_the_bias_of_a_dead_channel_does_not_overflow(size: float, tmp_path: Pat
     step = quantizer(graph_module, "conv2d").scale.item()
     assert found[:, 1] == pytest.approx(0.7, abs=step)
     assert np.abs(found - model(x).detach().numpy()).max() <= 3 * step
+
+
+def test_weights_are_rounded_once_and_their_quantizers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "PART_ELEMENTS", 3 * 8 * 8)
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval(), torch.randn(8, 3, 8, 8)
+    graph_module, _ = prepare(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("n")},))
+    before = dict(graph_module.named_modules())
+    calls = []
+    forward = WeightQuantizer.forward
+    monkeypatch.setattr(WeightQuantizer, "forward", lambda self, weight: calls.append(self) or forward(self, weight))
+    calibrate(graph_module, lambda: [(x,)], "auto")
+    assert len(calls) == len(set(calls)) == 2
+    assert dict(graph_module.named_modules()) == before
+    assert all(weight.is_contiguous() for weight in graph_module.parameters())
+
+
+class Viewing(nn.Module):
+    """Counts on the layout of memory behind its convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 6 * 6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).view(x.shape[0], -1))
+
+
+@pytest.mark.parametrize("ranges", ["minmax", "auto"])
+def test_a_view_behind_a_convolution_is_calibrated(ranges: str) -> None:
+    x = torch.randn(8, 3, 8, 8)
+    graph_module, _ = prepare(Viewing().eval(), (x[:2],), dynamic_shapes=({0: torch.export.Dim("n")},))
+    assert calibrate(graph_module, lambda: [(x,)], ranges) == 8

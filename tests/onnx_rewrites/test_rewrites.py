@@ -5,58 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import numpy_helper, parser, shape_inference
+from onnx_rewrites.graphs import IMAGE, axes, conv, image, model, operators, rewritten, run
 
-from compress.measure import integer_coverage
 from compress.measure.coverage import optimized_graph
-from compress.onnx_rewrites import rewrite
 from compress.onnx_rewrites.graph import Graph
-
-RANDOM = np.random.default_rng(0)
-IMAGE = "float[2,3,6,6] image"
-
-
-def model(inputs: str, output: str, nodes: str, **constants: np.ndarray) -> onnx.ModelProto:
-    """A model in ONNX's own text format; `constants` become initializers, a double underscore in a name a dot."""
-    text = f'<ir_version: 9, opset_import: ["": 20]> net ({inputs}) => ({output}) {{ {nodes} }}'
-    proto = parser.parse_model(text)
-    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    proto.graph.initializer.extend(stored)
-    for number, node in enumerate(proto.graph.node):
-        node.name = node.name or f"node_{number}"
-    return shape_inference.infer_shapes(proto)
-
-
-def run(proto: onnx.ModelProto, *inputs: np.ndarray, optimized: bool = False) -> np.ndarray:
-    """The runtime's output, by default with its own optimizations switched off: what the graph says, nothing else."""
-    options = onnxruntime.SessionOptions()
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, dict(zip([i.name for i in session.get_inputs()], inputs, strict=True)))[0]
-
-
-def rewritten(proto: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    rewrite(copy)
-    onnx.checker.check_model(copy, full_check=True)
-    return copy
-
-
-def operators(proto: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in proto.graph.node]
-
-
-def image(*shape: int) -> np.ndarray:
-    return RANDOM.standard_normal(shape or (2, 3, 6, 6)).astype(np.float32)
-
-
-def axes(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
-
 
 # ReduceMean -> GlobalAveragePool
 
@@ -115,30 +68,6 @@ def test_a_quantized_mean_without_kept_axes_is_quantized_before_it_is_flattened(
 
 
 # Quantized constants
-
-
-def conv(bias: bool = False, weight_scale: np.ndarray | None = None, **changed: np.ndarray) -> onnx.ModelProto:
-    """Image and weight through Q and DQ, a convolution, and its output through Q and DQ."""
-    nodes = f"""
-        q = QuantizeLinear(image, s, z)  x = DequantizeLinear(q, s, z)
-        v = QuantizeLinear <axis=0> (weight, ws, wz)  w = DequantizeLinear <axis=0> (v, ws, wz)
-        y = Conv(x, w{", bias" if bias else ""})
-        r = QuantizeLinear(y, t, z)  out = DequantizeLinear(r, t, z)
-    """
-    weight = RANDOM.standard_normal((4, 3, 3, 3)).astype(np.float32)
-    weight_scale = np.abs(weight).reshape(4, -1).max(1) / np.float32(127) if weight_scale is None else weight_scale
-    constants: dict[str, np.ndarray] = {
-        "s": np.float32(0.03),
-        "t": np.float32(0.2),
-        "z": np.uint8(128),
-        "weight": weight,
-        "ws": weight_scale,
-        "wz": np.zeros(weight_scale.shape, np.int8),
-        **({"bias": np.float32([0.5, -2.0, 0.0, 1e-3])} if bias else {}),
-        **changed,
-    }
-    size = "4,4" if constants["weight"].shape[2] == 3 else "1,1"
-    return model(IMAGE, f"float[2,4,{size}] out", nodes, **constants)
 
 
 @pytest.mark.parametrize("scale", [None, np.float32(0.02)], ids=["per channel", "per tensor"])
@@ -398,77 +327,3 @@ def test_a_second_rewrite_changes_nothing(build: object) -> None:
         assert rewritten(once) == once
     else:
         assert Counter(operators(rewritten(once)))["Clip"] == 1
-
-
-# The first convolution, with blocks of pixels moved into its channels
-
-
-def stem(
-    size: str = "height, width", kernel: int = 7, pads: str = "3,3,3,3", channels: int = 3, more: str = ""
-) -> onnx.ModelProto:
-    """A quantized convolution with stride 2 and its bias, 8 output channels, zero point of the image 100."""
-    return model(
-        f"float[2,{channels},{size}] image",
-        "float[a,b,c,d] y",
-        f"""q = QuantizeLinear(image, scale, zero)  x = DequantizeLinear(q, scale, zero)
-            w = DequantizeLinear<axis = 0>(weight, weight_scale, weight_zero)
-            b_ = DequantizeLinear<axis = 0>(bias, bias_scale)
-            conv = Conv<strides = [2,2], pads = [{pads}]{more}>(x, w, b_)
-            yq = QuantizeLinear(conv, wide, zero)  y = DequantizeLinear(yq, wide, zero)""",
-        scale=np.float32(0.02),
-        wide=np.float32(0.05),
-        zero=np.uint8(100),
-        weight=RANDOM.integers(-128, 128, (8, channels, kernel, kernel)).astype(np.int8),
-        weight_scale=np.full(8, 0.003, np.float32),
-        weight_zero=np.zeros(8, np.int8),
-        bias=RANDOM.integers(-900, 900, 8).astype(np.int32),
-        bias_scale=np.full(8, 0.00006, np.float32),
-    )
-
-
-@pytest.mark.parametrize("size", [(16, 16), (17, 16), (16, 19), (17, 17)])
-@pytest.mark.parametrize(
-    ("kernel", "pads"), [(7, "3,3,3,3"), (7, "2,3,3,2"), (5, "2,2,2,2"), (6, "2,2,2,2"), (6, "0,0,0,0"), (8, "1,0,3,1")]
-)
-@pytest.mark.parametrize("dynamic", [True, False])
-def test_blocks_of_pixels_give_the_same_integers(size: tuple[int, int], kernel: int, pads: str, dynamic: bool) -> None:
-    proto = stem("height, width" if dynamic else f"{size[0]}, {size[1]}", kernel, pads)
-    changed = rewritten(proto)
-    assert operators(changed).count("SpaceToDepth") == 1
-    x = image(2, 3, *size)
-    np.testing.assert_array_equal(run(changed, x, optimized=True), run(proto, x, optimized=True))
-    in_float = np.abs(run(changed, x) - run(proto, x))  # sums in another order: a value at half a step may round the other way
-    assert in_float.max() < 0.051
-    assert (in_float > 0.01).mean() < 0.01
-
-
-@pytest.mark.parametrize(
-    "proto",
-    [
-        stem(kernel=3, pads="1,1,1,1"),
-        stem(channels=8),
-        stem(more=", dilations = [2,2]"),
-        stem(more=', auto_pad = "VALID"', pads="0,0,0,0"),
-    ],
-    ids=["small kernel", "many channels", "dilation", "automatic padding"],
-)
-def test_other_convolutions_keep_their_pixels(proto: onnx.ModelProto) -> None:
-    assert "SpaceToDepth" not in operators(rewritten(proto))
-
-
-def test_blocks_of_a_weight_that_was_stored_a_moment_before() -> None:
-    proto = conv(weight=RANDOM.standard_normal((4, 3, 5, 5)).astype(np.float32))
-    node = next(node for node in proto.graph.node if node.op_type == "Conv")
-    node.attribute.append(onnx.helper.make_attribute("strides", [2, 2]))
-    del proto.graph.value_info[:]
-    changed = rewritten(proto)
-    assert "SpaceToDepth" in operators(changed)
-    x = image()
-    np.testing.assert_array_equal(run(changed, x, optimized=True), run(proto, x, optimized=True))
-
-
-def test_the_first_convolution_is_still_one_integer_operator_with_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "stem.onnx"
-    proto = rewritten(stem())
-    onnx.save(proto, path)
-    assert [layer for layer in integer_coverage(path).counts.items() if layer[1][1]] == [("conv", (1, 1))]
