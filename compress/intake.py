@@ -35,3 +35,14 @@ def own_copy(model: nn.Module) -> nn.Module:
     except Exception as error:  # an attribute of any kind may refuse
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{kind} cannot be copied by copy.deepcopy, which is how yours stays unchanged ({first})") from error
+
+
+def check_float32(model: nn.Module) -> None:
+    """Raise UserError where a model computes in another precision, which a written file of it could not be run in."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype != torch.float32:
+            kind = str(weight.dtype).removeprefix("torch.")
+            raise UserError(
+                f"the weight '{name}' is {kind}, and ONNX Runtime on the CPU computes in float32; give model.float() and inputs "
+                "in float32 (fp16 writes a file in half precision beside the others)"
+            )

@@ -18,6 +18,7 @@ from compress.errors import UserError, WorkerError
 from compress.export import export_onnx
 from compress.files import write_atomically
 from compress.folder import BASELINE, HALF, HTML, MARKDOWN, MODEL, REPORT, STAGE_FILES, TRAINING, RunFolder
+from compress.intake import check_float32
 from compress.measure import describe_environment, integer_coverage, open_onnx
 from compress.measure.environment import available_cores
 from compress.measure.openvino_coverage import openvino_coverage
@@ -171,6 +172,7 @@ def _execute(source: Source, task: Task, passes: Sequence[Pass], recipe: Recipe,
         options = Options(device=options.device)
     torch.set_num_threads(available_cores())
     check(passes, task)
+    check_float32(source.model)
     rehearse(passes, source.model, task)
     plain = resolved(recipe, passes)
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 import compress
 from compress.errors import UserError
 from compress.intake import own_copy
+from compress.passes.int8 import Int8
 from compress.passes.prune_channels import PruneChannels
 from compress.sensitivity import sensitivity
+from compress.testing import tiny_model, tiny_task
 
 
 class Counting(nn.Module):
@@ -128,3 +131,14 @@ class TwoInputs(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor) -> Tensor:
         return self.layer(x) * scale
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
+def test_a_run_takes_float32_alone_and_says_so_before_it_begins(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        compress.run(tiny_model().to(getattr(torch, kind)), tiny_task(), [Int8()], out=tmp_path / "run")
+    assert str(error.value) == (
+        f"the weight 'stem.weight' is {kind}, and ONNX Runtime on the CPU computes in float32; give model.float() and inputs in "
+        "float32 (fp16 writes a file in half precision beside the others)"
+    )
+    assert not (tmp_path / "run").exists()

@@ -60,9 +60,10 @@ def set_attribute(graph_module: fx.GraphModule, path: str, value: nn.Parameter) 
 
 @torch.no_grad()
 def fold_batch_norm(graph_module: fx.GraphModule) -> list[str]:
-    """Fold every batch norm that directly follows a convolution into its weight and bias, in place.
+    """Fold every batch norm that directly follows a convolution or linear layer into its weight and bias, in place.
 
-    Gives the names of the folded convolutions. A batch norm behind anything else stays.
+    Gives the names of these layers. A batch norm behind anything else stays, and so does one over sequences, whose channels are
+    not the outputs of the linear layer.
 
     Source: Jacob et al. 2018, section 3.2, equation 14.
     """
@@ -72,7 +73,7 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> list[str]:
         if norm.op != "call_function" or norm.target is not aten.batch_norm.default:
             continue
         conv, gamma_node, beta_node, mean_node, var_node, _training, _momentum, eps = norm.args[:8]
-        if conv.target not in CONVOLUTIONS or len(conv.users) > 1:
+        if not _gives_channels(conv) or len(conv.users) > 1:
             continue
         weight = attribute(graph_module, conv.args[1])
         mean, var = attribute(graph_module, mean_node), attribute(graph_module, var_node)
@@ -100,6 +101,13 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> list[str]:
         folded.append(layer_of(conv))
     _drop_unused(graph_module)
     return folded
+
+
+def _gives_channels(node: fx.Node) -> bool:
+    """Whether a node is a layer whose outputs are the channels of a batch norm behind it."""
+    if node.target is aten.linear.default:
+        return node.meta["val"].ndim == 2
+    return node.target in CONVOLUTIONS
 
 
 def add_bias(graph_module: fx.GraphModule, node: fx.Node) -> None:

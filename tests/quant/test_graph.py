@@ -54,9 +54,14 @@ def test_the_folded_net_computes_the_same(layers: tuple[nn.Module, ...]) -> None
     assert torch.equal(model(x), before), "the model that was captured changed"
 
 
-def test_one_dimension_folds_too() -> None:
-    model, x = net(nn.Conv1d(4, 5, 3, bias=False), nn.BatchNorm1d(5)), torch.randn(2, 4, 9)
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Conv1d(4, 5, 3, bias=False), (2, 4, 9)), (nn.Linear(4, 5), (2, 4)), (nn.Linear(4, 5, bias=False), (2, 4))],
+)
+def test_one_dimension_folds_too(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    model, x = net(layer, nn.BatchNorm1d(5)), torch.randn(shape)
     graph_module, names = folded(model, x)
+    assert not any("batch_norm" in operator for operator in operators(graph_module))
     assert names == ["0"]
     assert torch.allclose(graph_module(x), model(x), atol=1e-5)
 
@@ -66,10 +71,10 @@ def test_one_dimension_folds_too() -> None:
     [
         (nn.Conv2d(3, 6, 3), nn.ReLU(), nn.BatchNorm2d(6)),
         (nn.BatchNorm2d(3), nn.Conv2d(3, 6, 3)),
-        (nn.Flatten(), nn.Linear(147, 6), nn.BatchNorm1d(6)),
+        (nn.Flatten(2), nn.Linear(49, 6), nn.BatchNorm1d(3)),
         (nn.ConvTranspose2d(3, 6, 3), nn.BatchNorm2d(6)),
     ],
-    ids=["behind a ReLU", "in front", "behind a linear layer", "behind a transposed convolution"],
+    ids=["behind a ReLU", "in front", "behind a linear layer over a sequence", "behind a transposed convolution"],
 )
 def test_a_norm_that_does_not_follow_a_convolution_stays(layers: tuple[nn.Module, ...]) -> None:
     model, x = net(*layers), torch.randn(2, 3, 7, 7)
