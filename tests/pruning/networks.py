@@ -1,8 +1,10 @@
-"""Networks that several tests of pruning cut, and what tells which of their channels are left."""
+"""Networks that several tests of pruning cut, their groups, and what tells which of their channels are left."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from compress.pruning.groups import Group, find_groups
 
 
 def marked(model: nn.Module) -> nn.Module:
@@ -22,6 +24,10 @@ def removed(original: nn.Module, cut: nn.Module, mark: str) -> list[int]:
     """Channels whose entry in the bias `mark` of the original is not in that of the cut network."""
     left = set(cut.get_parameter(f"{mark}.bias").tolist())
     return [index for index, value in enumerate(original.get_parameter(f"{mark}.bias").tolist()) if value not in left]
+
+
+def free_groups(model: nn.Module, x: Tensor) -> list[Group]:
+    return [group for group in find_groups(model, (x,)) if group.fixed is None]
 
 
 class Plain(nn.Module):
