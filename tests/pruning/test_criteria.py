@@ -7,8 +7,6 @@ from compress.pruning.criteria import CRITERIA, Evidence
 
 # A group of four channels: what makes them, two numbers each, and what reads them, one number each.
 MADE = [[3, 4], [1, 0], [0, -2], [1, -1]]
-
-
 READ = [[1], [2], [0], [-4]]
 
 
@@ -27,15 +25,9 @@ def score(name: str, **given: object) -> list[float] | None:
 
 
 WEIGHTS = [[[1, 2], [3, 0], [1, 1], [2, -1]], [[1], [2], [3], [4]]]
-
-
 GRADIENTS = [[[1, 1], [2, 5], [1, -1], [0, 3]], [[1], [0], [2], [-1]]]
-
-
 # Sums of absolute values: 7, 1, 2, 2 and 1, 2, 0, 4. Sums of squares: 25, 1, 4, 2 and 1, 4, 0, 16.
 L1 = [4, 1.5, 1, 3]
-
-
 L2 = [13, 2.5, 2, 9]
 
 

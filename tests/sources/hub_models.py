@@ -16,11 +16,7 @@ PROCESSOR = {
     "resample": 3,
     "size": 224,
 }
-
-
 NAMES = {"id2label": {0: "cat", 1: "dog", 2: "eel"}, "label2id": {"cat": 0, "dog": 1, "eel": 2}}
-
-
 BERT = {"vocab_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
