@@ -55,7 +55,8 @@ def main() -> None:
     teacher = zoo.load("resnet56", str(options.weights / FILES["resnet56"])).model
     task = zoo.load_task(student, options.data, options.train * 10 // 9 + 1)  # a tenth is kept for validation
     result = json.loads(options.result.read_text()) if options.result.exists() else {"rows": []}
-    result["command"] = "python benchmarks/distillation.py " + " ".join(sys.argv[1:])
+    command = "python benchmarks/distillation.py " + " ".join(sys.argv[1:])
+    result["commands"] = [*(other for other in result.get("commands", []) if other != command), command]
     result["environment"] = describe_environment(torch.get_num_threads())
     if "before" not in result:
         result["before"] = {"student": accuracy(task, student.model), "teacher": accuracy(task, teacher)}

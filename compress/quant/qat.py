@@ -51,7 +51,7 @@ def prepare(
     Args:
         example_inputs: one tensor per argument of the forward, batch first.
         calibration: gives batches of inputs anew on each call.
-        scheme: bits, layers left in float; see `Scheme`.
+        scheme: bits, layers left in float, whether for processors with AMX; see `Scheme`.
         ranges: how the ranges to start from are chosen, see `compress.quant.ptq.calibrate`.
         learn_scales: whether the step sizes are trained with the weights; otherwise they stay.
         dynamic_shapes: as `torch.export.export` takes them; None leaves the batch free and fixes the other axes.
