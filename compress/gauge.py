@@ -44,10 +44,17 @@ class Gauge:
         """What the judge says of a file."""
         return None if self.judge is None else float(self.judge(open_onnx(path, self.runtime, available_cores()).predict))
 
+    def latency_ms(self, path: Path) -> float:
+        """p50 of single samples of a file."""
+        return self._time([path])[0]
+
     def latencies_ms(self, first: Path, second: Path) -> tuple[float, float]:
         """p50 of single samples of two files, interleaved."""
+        before, after = self._time([first, second])
+        return before, after
+
+    def _time(self, paths: list[Path]) -> list[float]:
         x = [x[:1].numpy() for x in self.example_inputs]
-        sessions = [open_onnx(path, self.runtime, self.threads) for path in (first, second)]
+        sessions = [open_onnx(path, self.runtime, self.threads) for path in paths]
         calls = {str(number): (lambda s=session: s.run(*x)) for number, session in enumerate(sessions)}
-        before, after = time_interleaved(calls, **self.timing).values()  # type: ignore[arg-type]
-        return float(np.median(before)), float(np.median(after))
+        return [float(np.median(times)) for times in time_interleaved(calls, **self.timing).values()]  # type: ignore[arg-type]

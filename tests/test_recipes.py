@@ -13,11 +13,12 @@ import yaml
 from torch import nn
 
 import compress
-from compress import budgets, zoo
+from compress import zoo
 from compress.artifact import Artifact
 from compress.data.preprocess import Preprocess
 from compress.errors import UserError
 from compress.export import export_onnx
+from compress.gauge import Gauge
 from compress.measure import count_macs
 from compress.measure.layers import LayerTable
 from compress.models.cifar_resnet import CifarResNet
@@ -72,8 +73,8 @@ def parameters_for_times(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(model: nn.Module, inputs: object, path: Path, signature: object) -> None:
         path.write_bytes(bytes(4 * size(model)))
 
-    monkeypatch.setattr(budgets, "export_onnx", write)
-    monkeypatch.setattr(budgets.Gauge, "_time", lambda self, paths: [path.stat().st_size / 1e4 for path in paths])
+    monkeypatch.setattr("compress.gauge.export_onnx", write)
+    monkeypatch.setattr(Gauge, "_time", lambda self, paths: [path.stat().st_size / 1e4 for path in paths])
     monkeypatch.setattr(LayerTable, "_measure", lambda self, shape: shape[1] * shape[2])
 
 
