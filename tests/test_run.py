@@ -112,7 +112,7 @@ def test_the_report_says_what_a_few_lines_of_onnxruntime_find(finished: compress
 
 def test_integers_are_counted_in_the_executed_graph(finished: compress.Run) -> None:
     assert finished.report["integer_coverage"] == {
-        **{"conv": [2, 2], "linear": [1, 1], "add": [1, 1], "embedding": [0, 0]},
+        **{"conv": [2, 2], "linear": [1, 1], "product": [0, 0], "add": [1, 1], "embedding": [0, 0]},
         "left_in_float": [],
     }
 

@@ -11,18 +11,25 @@ from onnx import TensorProto
 from compress.errors import UserError
 from compress.measure.runtimes import session_options
 
-# Operators of the optimized graph, by kind. A kind's integer and float forms together are all there are of it.
-INTEGER_OPERATORS = {
-    "conv": {"QLinearConv", "ConvInteger"},
-    "linear": {"QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"},
-    "add": {"QLinearAdd"},
+# Operators of the optimized graph -> kind. A kind's integer and float forms together are all there are of it.
+IN_INTEGERS = {
+    **dict.fromkeys(("QLinearConv", "ConvInteger"), "conv"),
+    **dict.fromkeys(("QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"), "linear"),
+    **dict.fromkeys(("DynamicQuantizeLSTM", "QAttention"), "linear"),
+    "QLinearAdd": "add",
 }
-FLOAT_OPERATORS = {
-    "conv": {"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvTranspose"},
+IN_FLOAT = {
+    **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvTranspose"), "conv"),
     # MatMulNBits has weights of few bits and computes in float, at the `accuracy_level` that `onnx_rewrites.nbits` writes.
-    "linear": {"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits", "LSTM", "GRU", "RNN"},
-    "add": {"Add"},
+    **dict.fromkeys(("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits", "LSTM", "GRU", "RNN"), "linear"),
+    **dict.fromkeys(("Attention", "MultiHeadAttention", "GroupQueryAttention"), "linear"),
+    "Add": "add",
 }
+KIND_OF = IN_INTEGERS | IN_FLOAT
+# Where an operator's second operand stands, if not behind the first: scale and zero point of the first are between them.
+SECOND = {"QGemm": 3, "QLinearMatMul": 3, "QLinearAdd": 3}
+# What gives out the values of its first input, in another type or shape.
+KEEPS_VALUES = {"Cast", "DequantizeLinear", "QuantizeLinear", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
 
 NO_KERNEL = "ONNX Runtime has no integer kernel for it as it stands in this graph"
 OF_ACTIVATIONS = "a product of two activations, as in an attention"
@@ -42,23 +49,22 @@ class Coverage:
 
 
 def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None) -> Coverage:
-    """Count convolutions, linear layers and additions in the file that ONNX Runtime's optimizer writes for `path`.
+    """Count the operators of each kind in the graph that ONNX Runtime's optimizer writes for `path`.
+
+    Kinds: `conv`; `linear`, which reads a stored weight; `product` of two matrices and `add` of two tensors that are both
+    computed, as in an attention and at a residual connection; `embedding`.
 
     Args:
         reasons: for layers and operators known to stay in float, why; other layers get a general reason.
     """
     graph = optimized_graph(path).graph
     counts, left = {}, []
-    computed = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
-    for kind in INTEGER_OPERATORS:
-        done = sum(node.op_type in INTEGER_OPERATORS[kind] for node in graph.node)
-        floats = [node for node in graph.node if node.op_type in FLOAT_OPERATORS[kind]]
-        if kind == "add":  # adding a constant is a bias or an embedding, not a residual connection
-            floats = [node for node in floats if all(name in computed for name in node.input)]
-        counts[kind] = (done, done + len(floats))
+    for kind, nodes in operators_of(graph).items():
+        floats = [node for node in nodes if node.op_type not in IN_INTEGERS]
+        counts[kind] = (len(nodes) - len(floats), len(nodes))
         for node in floats:
             name = layer_name(node)
-            left.append((name, (reasons or {}).get(name) or _reason(node, computed)))
+            left.append((name, (reasons or {}).get(name) or _reason(kind, node)))
     # A column, such as the scales of an integer table, is no table; nor are indices.
     kinds = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8)
     matrices = [tensor for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[1] > 1]
@@ -66,22 +72,48 @@ def integer_coverage(path: Path | str, reasons: Mapping[str, str] | None = None)
     tables = {
         layer_name(node): types[node.input[0]] for node in graph.node if node.op_type == "Gather" and node.input[0] in types
     }
-    floats = [name for name, kind in tables.items() if kind == TensorProto.FLOAT]
-    counts["embedding"] = (len(tables) - len(floats), len(tables))
-    left += [(name, (reasons or {}).get(name) or NO_KERNEL) for name in floats]
+    unrounded = [name for name, kind in tables.items() if kind == TensorProto.FLOAT]
+    counts["embedding"] = (len(tables) - len(unrounded), len(tables))
+    left += [(name, (reasons or {}).get(name) or NO_KERNEL) for name in unrounded]
     # What has no integer form at all, such as GELU, is nothing to count, and the graph keeps no name for it.
     left += [(name, reason) for name, reason in (reasons or {}).items() if name not in dict(left)]
     return Coverage(counts, tuple(left))
 
 
-def _reason(node: onnx.NodeProto, computed: set[str]) -> str:
+def operators_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Kind -> the operators to count, in integers or not; sums with a constant, such as a bias, are none.
+
+    An attention in one operator counts once: as `linear` if it holds the layer in front, whose weight it reads, or else as
+    `product`.
+    """
+    stored = _stored_tensors(graph)
+    found: dict[str, list[onnx.NodeProto]] = {kind: [] for kind in ("conv", "linear", "product", "add")}
+    for node in graph.node:
+        if (kind := KIND_OF.get(node.op_type)) is None:
+            continue
+        second = SECOND.get(node.op_type, 1)
+        computed = stored.isdisjoint((node.input[0], *node.input[second : second + 1]))
+        if kind == "linear" and computed:
+            kind = "product"
+        if kind != "add" or computed:
+            found[kind].append(node)
+    return found
+
+
+def _stored_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Names of weights and other constants, and of the same in another type or shape."""
+    stored = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" or (node.op_type in KEEPS_VALUES and node.input[0] in stored):
+            stored.update(node.output)
+    return stored
+
+
+def _reason(kind: str, node: onnx.NodeProto) -> str:
     """Why an operator is computed in float, as far as the graph tells."""
-    if node.op_type == "Add":
-        return OF_FLOATS
     if node.op_type == "MatMulNBits":
         return WEIGHTS_ALONE
-    of_activations = node.op_type in ("MatMul", "FusedMatMul") and all(name in computed for name in node.input)
-    return OF_ACTIVATIONS if of_activations else NO_KERNEL
+    return {"product": OF_ACTIVATIONS, "add": OF_FLOATS}.get(kind, NO_KERNEL)
 
 
 def layer_name(node: onnx.NodeProto) -> str:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import onnx
 
-from compress.measure.coverage import FLOAT_OPERATORS, Coverage
+from compress.measure.coverage import Coverage, operators_of
 from compress.measure.runtimes import compiled_by_openvino
 
 INTEGERS = ("u8", "i8")
 
 
 def openvino_coverage(path: Path | str, reasons: Mapping[str, str] | None = None) -> Coverage:
-    """Count convolutions, linear layers and additions that OpenVINO's CPU plugin executes in 8-bit integers.
+    """Count convolutions, linear layers, products and additions that OpenVINO's CPU plugin executes in 8-bit integers.
 
     Args:
         reasons: as for `integer_coverage`.
@@ -22,7 +22,8 @@ def openvino_coverage(path: Path | str, reasons: Mapping[str, str] | None = None
     for node in graph.node:  # the last one has the name of the output there
         precisions.setdefault(node.name, precisions.get(node.output[0], "float"))
     counts, left = {}, []
-    for kind, names in layers_of(graph).items():
+    for kind, nodes in operators_of(graph).items():
+        names = [node.name for node in nodes]
         floats = [name for name in names if precisions.get(name) not in INTEGERS]
         counts[kind] = (len(names) - len(floats), len(names))
         for name in floats:
@@ -43,16 +44,3 @@ def executed_precisions(path: Path | str) -> dict[str, str]:
             # `head/WithoutBiases` is what is left of `head` without its bias.
             found.update(dict.fromkeys((name.split("/")[0] for name in merged.split(",")), precision))
     return found
-
-
-def layers_of(graph: onnx.GraphProto) -> dict[str, list[str]]:
-    """Kind -> names of the nodes in an exported file; additions are those of two computed tensors."""
-    computed = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
-    return {
-        kind: [
-            node.name
-            for node in graph.node
-            if node.op_type in operators and (kind != "add" or all(name in computed for name in node.input))
-        ]
-        for kind, operators in FLOAT_OPERATORS.items()
-    }

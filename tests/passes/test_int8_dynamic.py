@@ -41,7 +41,7 @@ def test_a_run_without_data_and_back(tmp_path: Path) -> None:
         "2 linear layers and 1 embedding in int8, the ranges of activations found at run time"
     ]
     assert run.report["integer_coverage"] == {
-        **{"conv": [0, 0], "linear": [2, 2], "add": [0, 0], "embedding": [1, 1]},
+        **{"conv": [0, 0], "linear": [2, 2], "product": [0, 0], "add": [0, 0], "embedding": [1, 1]},
         "left_in_float": [],
     }
     assert headline(run.report)[0].endswith("2/2 linear, 1/1 embedding in int8")

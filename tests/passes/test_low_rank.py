@@ -125,8 +125,8 @@ def test_integers_run_in_both_factors(tmp_path: Path) -> None:
     start = Artifact.start(tiny_model(), tiny_task())
     export_onnx(result, start.task.example_inputs, path, start.signature)
     # Stem and body are two convolutions each, the head is two linear layers.
-    coverage = integer_coverage(path)
-    assert coverage.counts == {"conv": (4, 4), "linear": (2, 2), "add": (1, 1), "embedding": (0, 0)}
+    counts = {kind: found for kind, found in integer_coverage(path).counts.items() if found[1]}
+    assert counts == {"conv": (4, 4), "linear": (2, 2), "add": (1, 1)}
     come_back(result, tmp_path)
 
 

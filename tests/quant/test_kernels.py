@@ -116,7 +116,7 @@ def test_a_transformer_keeps_its_table_and_its_linear_layers_in_integers(tmp_pat
     # The sum, its norm and GELU read floats; no pair of conversions stands around them.
     assert found["DequantizeLinear"] == 0
     coverage = integer_coverage(path)
-    assert coverage.counts["embedding"] == (1, 1)
+    assert [coverage.counts[kind] for kind in ("linear", "product", "embedding")] == [(7, 7), (0, 2), (1, 1)]
     left = dict(coverage.left_in_float)
     assert {"add behind o", "add behind down"} <= set(left)  # the names that the placement gives them
     products = [reason for name, reason in left.items() if not name.startswith("add")]

@@ -118,7 +118,7 @@ def test_an_addition_in_integers(tmp_path: Path) -> None:
     assert np.abs(found - expected).max() <= 1.001 * of_sum.scale.item()
     assert np.mean(np.abs(found - expected) < 1e-5) > 0.95
     assert integer_coverage(tmp_path / "add.onnx").counts == {
-        **{"conv": (0, 0), "linear": (1, 1), "add": (1, 1)},
+        **{"conv": (0, 0), "linear": (1, 1), "product": (0, 0), "add": (1, 1)},
         "embedding": (0, 0),
     }
 
