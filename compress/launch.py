@@ -14,6 +14,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from compress import workers
 from compress.errors import UserError, WorkerError
+from compress.measure.environment import available_cores
 from compress.recipe import Recipe
 from compress.run import Options, Run, run_recipe
 from compress.workers import Membership
@@ -28,7 +29,8 @@ def run_on_processes(recipe: Recipe, options: Options, count: int) -> Run:
     What calls this must be importable without effect, as Python's `multiprocessing` asks: `if __name__ == "__main__":`.
 
     Raises:
-        UserError: as `run_recipe`; or torch has no gloo; or torchrun has already started several processes.
+        UserError: as `run_recipe`; or torch has no gloo; or torchrun has already started several processes; or they are more
+            than four for each core.
         WorkerError: a process failed or was killed; says which.
     """
     if count == 1:
@@ -36,6 +38,7 @@ def run_on_processes(recipe: Recipe, options: Options, count: int) -> Run:
     if workers.count() > 1:
         raise UserError(f"torchrun has already started {workers.count()} processes; leave --processes out")
     workers.check_gloo()
+    workers.check_fits(count, available_cores())
     # On port 0 the system chooses one that is free, and nobody can take it in between.
     store = TCPStore(HOST, 0, is_master=True, timeout=PATIENCE, wait_for_workers=False)
     context = multiprocessing.get_context("spawn")  # a fork would inherit locks of threads that it does not have

@@ -25,6 +25,7 @@ Value = TypeVar("Value")
 
 # Nothing is said while rank 0 measures or searches, however long that takes; a process that ends is noticed at once.
 LONGEST = timedelta(days=7)
+PER_CORE = 4  # of processes: one is enough, and more only try out what a larger machine would do
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 CONTINUE = "what was finished is kept, and --resume with the same options and --out continues it"
 
@@ -121,6 +122,15 @@ def check_gloo() -> None:
     """Raise UserError unless processes can talk to each other."""
     if not (dist.is_available() and dist.is_gloo_available()):
         raise UserError("this build of torch has no gloo, by which processes talk to each other; leave --processes out")
+
+
+def check_fits(count: int, cores: int) -> None:
+    """Raise UserError where `count` processes on `cores` of one machine could only be in each other's way."""
+    if count > PER_CORE * cores:
+        raise UserError(
+            f"{count} processes are more than {PER_CORE} per core (cores that this run may use: {cores}); "
+            f"--processes {cores} is enough for them"
+        )
 
 
 @contextmanager

@@ -70,6 +70,23 @@ def test_processes_are_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(error.value) == "torchrun has already started 4 processes; leave --processes out"
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_more_processes_than_cores_can_carry_are_refused_before_one_is_started(
+    monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    def begin(*_: object, **__: object) -> None:
+        raise EOFError  # what comes before the first of them is started
+
+    monkeypatch.setattr("compress.launch.TCPStore", begin)
+    monkeypatch.setattr("compress.launch.available_cores", lambda: cores)
+    with pytest.raises(UserError) as error:
+        run_on_processes(Recipe(), Options(), 4 * cores + 1)
+    told = f"{4 * cores + 1} processes are more than 4 per core (cores that this run may use: {cores}); "
+    assert str(error.value) == told + f"--processes {cores} is enough for them"
+    with pytest.raises(EOFError):
+        run_on_processes(Recipe(), Options(), 4 * cores)
+
+
 def test_a_process_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("compress.launch._work", sys.exit)  # which takes fewer arguments
     with pytest.raises(WorkerError) as error:
