@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from compress import launch_ray, workers
+from compress.artifact import Record
 from compress.errors import CompressError, UserError, WorkerError
 from compress.launch_ray import EXTRA, Given, run_on_ray
 from compress.progress import watch
@@ -68,7 +69,9 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 @NEEDS_RAY
-def test_a_killed_process_is_started_again_and_the_losses_are_those_of_one_process(place: Path) -> None:
+def test_a_killed_process_is_started_again_and_the_losses_are_those_of_one_process(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (place / "deadly").touch()
     masked = ("prune_weights", {"schedule": "cubic", "epochs": 2})
     passes = (("prune_channels", {"ratio": 0.25, "round_to": 4}), masked, ("qat", {"epochs": 1, "weight_bits": 4}))
@@ -77,7 +80,10 @@ def test_a_killed_process_is_started_again_and_the_losses_are_those_of_one_proce
     options = replace(options, on_stage=lambda record: stages.append(record.name))
     found = run_on_ray(recipe, options, 2, "local")
     assert not (place / "deadly").exists()
-    assert notes == ["prune_weights goes on behind epoch 1 of 2"]
+    lost, gone_on = notes
+    assert lost.startswith("lost rank 1: ") and lost.endswith("; Ray starts all processes again, 1 of 3 times")
+    assert gone_on == "prune_weights goes on behind epoch 1 of 2"
+    assert capfd.readouterr() == ("", "")
     assert stages == ["baseline", "prune_channels", "prune_weights", "qat"]
     assert " on 2 processes, resumed behind epoch 1, " in " ".join(found.report["stages"][2]["notes"])
     assert not (place / "run" / launch_ray.NOTES).exists()
@@ -109,6 +115,16 @@ def test_a_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert str(error.value) == "ray is not installed; install it with: pip install 'compress-toolkit[ray]'"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_address_where_nothing_listens_is_told_at_once(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(UserError) as error, launch_ray._connected(None, f"{host}:{port}", 2):
+        pass
+    refused = "ConnectionRefusedError: [Errno 111] Connection refused"
+    assert str(error.value) == f"no Ray cluster answers at {host}:{port} ({refused}); start one with: ray start --head"
+
+
 def test_there_must_be_a_folder() -> None:
     with pytest.raises(UserError) as error:
         run_on_ray(Recipe(), Options(), 2, "local")
@@ -120,6 +136,21 @@ def test_processes_are_started_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(UserError) as error:
         run_on_ray(Recipe(), Options(out=tmp_path), 2, "local")
     assert str(error.value) == "torchrun has already started 4 processes; leave --ray out"
+
+
+def test_a_cluster_of_this_machine_has_no_more_processes_than_its_cores_can_carry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch_ray, "available_cores", lambda: 2)
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)  # the next that is told where nothing is refused
+    said = []
+    for address, count in (("local", 9), ("local", 8), ("auto", 9)):
+        with pytest.raises(UserError) as error:
+            run_on_ray(Recipe(), Options(out=tmp_path), count, address)
+        said.append(str(error.value))
+    missing = "ray is not installed; install it with: pip install 'compress-toolkit[ray]'"
+    many = "9 processes are more than 4 per core (cores that this run may use: 2); --processes 2 is enough for them"
+    assert said == [many, missing, missing]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +182,37 @@ def test_a_machine_that_does_not_see_the_folders_is_named(tmp_path: Path, missin
     with pytest.raises(UserError) as error:
         launch_ray._go_to(Given(Recipe(), Options(out=folders["out"]), folders["place"], None))
     assert str(error.value) == f"{tmp_path / 'elsewhere'} is not there on {socket.gethostname()}: {launch_ray.SHARED}"
+
+
+def test_a_run_that_is_there_stays_until_a_new_one_begins(tmp_path: Path) -> None:
+    report, notes = tmp_path / "run" / "report.json", tmp_path / "run" / launch_ray.NOTES
+    with launch_ray._prepared(report.parent, Options()):
+        report.touch()
+    with pytest.raises(UserError) as error, launch_ray._prepared(report.parent, Options()):
+        pass
+    kept = "choose another --out, continue it with --resume, or replace it with --force"
+    assert str(error.value) == f"{report.parent} is not empty; {kept}"
+    notes.mkdir()  # by a run that was killed
+    with launch_ray._prepared(report.parent, Options(force=True)):
+        assert [*report.parent.iterdir()] == [report]
+        notes.mkdir()
+    assert [*report.parent.iterdir()] == [report]
+
+
+def test_a_folder_where_nothing_began_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(EOFError), launch_ray._prepared(tmp_path / "run", Options()):
+        raise EOFError
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_there_is_replaced_until_the_first_stage_is_done_and_then_continued(tmp_path: Path) -> None:
+    said: list[tuple[str, Record]] = []
+    given, record = Options(out=tmp_path, force=True), Record("baseline", {}, 0.0, None, None, 1, 1, 1, 1, {})
+    starts = [launch_ray._at_this_start(given, lambda *words: said.append(words)) for _ in range(2)]
+    starts[1].on_stage(record)
+    starts += [launch_ray._at_this_start(options, print) for options in (given, Options(out=tmp_path))]
+    assert [(start.force, start.resume) for start in starts] == [(True, False), (True, False), (False, True), (False, True)]
+    assert said == [("stage", record)]
 
 
 class Screen(queue.Queue[tuple[str, tuple[Any, ...]]]):
