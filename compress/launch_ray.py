@@ -63,7 +63,8 @@ def run_on_ray(recipe: Recipe, options: Options, count: int, address: str) -> Ru
             its own on this machine, which ends with the run.
 
     Raises:
-        UserError: as `run_recipe`; or no Ray, no cluster, no folder, or one that not all machines see.
+        UserError: as `run_recipe`; or no Ray, no cluster, no folder, or one that not all machines see; or, on `local`, more
+            than four processes for each core.
         WorkerError: a process failed, or was killed more often than Ray may start them.
     """
     if options.out is None:
@@ -158,7 +159,7 @@ def _connected(ray: Any, address: str, count: int) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nothing listens at HOST:PORT; Ray itself would go on trying for a quarter of an hour."""
+    """Raise OSError where nothing listens at HOST:PORT; Ray itself would go on trying for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "://" not in host:
         socket.create_connection((host.strip("[]"), int(port)), WAIT).close()
