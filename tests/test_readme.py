@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from compress.report.text import stage_table
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +64,20 @@ def test_residual_networks_in_int8() -> None:
         divergences = [f"{row['kl_divergence']:.4f}" for row in list(of.values())[1:]]
         ratios = [values[0] for order, values in of["int8"]["latency"].items() if order.startswith("this over")]
         assert found == [*accuracies, *divergences, f"{min(ratios):.2f} to {max(ratios):.2f}"]
+
+
+@pytest.mark.parametrize(("begins", "scratch"), [("ResNet-20 (91.73 %", False), ("From scratch, four epochs", True)])
+def test_losses_of_distillation(begins: str, scratch: bool) -> None:
+    text = (ROOT / "docs/training.md").read_text()
+    rows = [row for row in result("distillation")["rows"] if row["scratch"] is scratch]
+    shown = table(text[text.index(begins) :], "losses | seed 0")
+    losses = list(dict.fromkeys(row["losses"] for row in rows))
+    assert sorted(name.split(",")[0].strip("`").split("=")[0] for name in shown) == sorted(losses)
+    for name, cells in shown.items():
+        first = name.split(",")[0].strip("`").split("=")[0]
+        found = {row["seed"]: 100 * row["accuracy"] for row in rows if row["losses"] == first}
+        mean = f"{sum(found.values()) / 3:.2f}" if len(found) == 3 else ""
+        assert cells == [f"{found[seed]:.2f}" for seed in range(3) if seed in found] + [mean] * bool(mean), name
 
 
 def test_criteria_of_pruning() -> None:
