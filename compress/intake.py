@@ -13,7 +13,8 @@ def own_copy(model: nn.Module) -> nn.Module:
     its buffers, nor its mode.
 
     Raises:
-        UserError: it is wrapped or compiled, cannot be copied, has no parameters, or has weights or buffers that are no numbers.
+        UserError: it is wrapped or compiled, cannot be copied, has no parameters, or has weights or buffers that are no
+            numbers.
     """
     kind = type(model).__name__
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -25,6 +26,10 @@ def own_copy(model: nn.Module) -> nn.Module:
     if not any(True for _ in model.parameters()):
         raise UserError(f"{kind} has no parameters: there is nothing to compress")
     for name, tensor in model.named_parameters():
+        if isinstance(tensor, nn.parameter.UninitializedParameter):
+            raise UserError(f"the weight '{name}' has no shape yet; call the model once on an example before it is compressed")
+        if tensor.is_meta:
+            raise UserError(f"the weight '{name}' is on the device 'meta' and holds no numbers; load the weights first")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"the weight '{name}' holds NaN or infinity; a model must work before it can be compressed")
     for name, buffer in model.named_buffers():

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,22 @@ def test_a_run_takes_float32_alone_and_says_so_before_it_begins(kind: str, tmp_p
         "float32 (fp16 writes a file in half precision beside the others)"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            lambda: nn.LazyLinear(4),
+            "the weight '0.weight' has no shape yet; call the model once on an example before it is compressed",
+        ),
+        (
+            lambda: nn.Linear(4, 4, device="meta"),
+            "the weight '0.weight' is on the device 'meta' and holds no numbers; load the weights first",
+        ),
+    ],
+)
+def test_weights_that_are_not_there_yet_are_told(layer: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        own_copy(nn.Sequential(layer()))
+    assert str(error.value) == message

@@ -39,6 +39,7 @@ def test_quantization_beside_other_tools() -> None:
     times = {
         "float": ours["float over this"][3],
         "int8": ours["float over this"][4],
+        "openvino": None,
         "onnxruntime": ours["this over onnxruntime"][4],
         "nncf": rows["nncf"]["latency"]["float over this"][4],
     }
@@ -46,7 +47,7 @@ def test_quantization_beside_other_tools() -> None:
         [
             f"{100 * rows[method]['accuracy']:.1f}",
             "" if method == "float" else f"{rows[method]['kl_divergence']:.4f}",
-            f"{ms:.1f}",
+            "" if ms is None else f"{ms:.1f}",
             f"{rows[method]['openvino p50 ms']['this']:.1f}",
         ]
         for method, ms in times.items()
@@ -64,6 +65,18 @@ def test_residual_networks_in_int8() -> None:
         divergences = [f"{row['kl_divergence']:.4f}" for row in list(of.values())[1:]]
         ratios = [values[0] for order, values in of["int8"]["latency"].items() if order.startswith("this over")]
         assert found == [*accuracies, *divergences, f"{min(ratios):.2f} to {max(ratios):.2f}"]
+
+
+def test_convolutions_on_the_matrix_unit() -> None:
+    text = (ROOT / "docs/int8.md").read_text().split("\n| network | threads")[1].split("\n\n")[0]
+    shown = [[cell.strip() for cell in row.strip("| ").split("|")] for row in text.splitlines()[2:]]
+    rows = {(row["pixels"], row["pruned"], row["threads"]): row for row in result("amx")["networks"]}
+    expected = []
+    for key, digits in (((224, None, 1), 1), ((224, None, 2), 1), ((224, 0.5, 1), 1), ((48, 0.5, 1), 2)):
+        times = [f"{rows[key][f'{name} ms']:.{digits}f}" for name in ("float", "default", "amx")]
+        expected.append([str(key[2]), *times, f"{rows[key]['default over amx'][0]:.2f}"])
+    assert [cells[1:] for cells in shown] == expected
+    assert all(row["equal"] for row in rows.values())
 
 
 @pytest.mark.parametrize(("begins", "scratch"), [("ResNet-20 (91.73 %", False), ("From scratch, four epochs", True)])

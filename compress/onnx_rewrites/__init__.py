@@ -46,13 +46,13 @@ def rewrite(model: onnx.ModelProto, target: str = "ort-cpu", *, amx: bool = Fals
     store_integer_biases(graph)
     pad_integers(graph)
     fold_padding(graph)
+    if amx:
+        multiply_on_amx(graph)
     if target != "openvino":
         space_to_depth(graph)
         keep_in_integers(graph)
     keep_in_float(graph)
     name_layers(graph)
     pack_int4(graph, model)
-    if amx:
-        multiply_on_amx(graph)
     graph.remove_unused()
     declare_domains(model)

@@ -9,7 +9,7 @@ from compress.artifact import Artifact
 from compress.errors import PassError, UserError
 from compress.export import captured_inputs
 from compress.onnx_rewrites.amx import FEWEST_BITS, gains
-from compress.quant.parameters import groups_of, parameter, weight_quantizer
+from compress.quant.parameters import groups_of, parameter, reads_alone, weight_quantizer
 from compress.quant.placement import Placement
 from compress.quant.ptq import check_weights, folded, insert_quantizers
 from compress.quant.scheme import Scheme
@@ -82,10 +82,16 @@ def _counted(placement: Placement) -> str:
 
 
 def gaining_by_amx(graph_module: fx.GraphModule) -> int:
-    """How many convolutions of a graph with quantizers are stored for the matrix unit, see `compress.onnx_rewrites.amx`."""
+    """How many convolutions of a graph with quantizers are stored for the matrix unit, see `compress.onnx_rewrites.amx`.
+
+    A weight that something else reads, too, stays as it is.
+    """
     found = 0
     for node in graph_module.graph.nodes:
         quantizer = weight_quantizer(graph_module, node)
-        if quantizer is not None and quantizer.bits >= FEWEST_BITS:
-            found += gains(parameter(graph_module, node.args[1]).shape, groups_of(node))
+        if quantizer is None or quantizer.bits < FEWEST_BITS:
+            continue
+        rounded = node.args[1]
+        if len(rounded.users) == 1 and reads_alone(graph_module, rounded.args[0]):
+            found += gains(parameter(graph_module, rounded).shape, groups_of(node))
     return found

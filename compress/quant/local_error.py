@@ -33,7 +33,7 @@ def choose(
 
     Args:
         graph_module: with a module that passes its input through where each quantizer will be.
-        batches: of inputs; the about the first `SAMPLES` samples are used.
+        batches: of inputs; about the first `SAMPLES` samples are used.
         proposed: path of the module -> ranges.
         quantizers: path of the module -> what will take its place; left with the last range that was tried.
     """

@@ -23,6 +23,8 @@ from compress.quant.targets import AMX, EMBEDDINGS, ORT_CPU, TARGET, WEIGHTED, t
 
 QUANTIZERS = "quantizers"
 AUTO = "auto"
+# They fail, or give something else, where their input lies in memory otherwise than when they were captured.
+ON_LAYOUT = {aten.view.default, aten.as_strided.default}
 # Half of what `onnx_rewrites` accepts, which keeps the int32 sums of an integer layer from overflowing.
 LARGEST_BIAS_CODE = 2**29
 
@@ -136,15 +138,16 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
     Gives the number of samples seen.
 
     Raises:
-        UserError: NaN in the inputs; NaN or infinity in a tensor that is to be rounded. Names it.
+        UserError: a batch is not what the network takes; NaN in the inputs; NaN or infinity in a tensor that is to be rounded,
+            which is named.
     """
     quantizers: dict[str, ActivationQuantizer] = {}
     observers: dict[str, HistogramObserver] = {}
     rounded: dict[str, WeightQuantizer] = {}
     # Convolutions hand the layout of their weights on, and channels last are quicker: a ResNet-18 at 224x224 takes 4.3 instead of
-    # 6.3 s for 300 images. A view insists on the layout that it was written for.
-    views = any(node.target is aten.view.default for node in graph_module.graph.nodes)
-    layout = torch.contiguous_format if views else torch.channels_last
+    # 6.3 s for 300 images.
+    insists = any(node.target in ON_LAYOUT for node in graph_module.graph.nodes)
+    layout = torch.contiguous_format if insists else torch.channels_last
     names = {str(node.target): _name_of(node.args[0]) for node in graph_module.graph.nodes if node.op == "call_module"}
     for path, module in list(graph_module.named_modules()):
         if isinstance(module, ActivationQuantizer):
@@ -158,7 +161,7 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
     try:
         for batch in without_nan(graph_module, batches()):
             for part in small_parts(graph_module, batch):
-                graph_module(*part)
+                _observe(graph_module, part)
             samples += len(batch[0])
         if ranges == AUTO:
             proposed = {path: candidates(seen) for path, seen in observers.items()}
@@ -174,6 +177,17 @@ def calibrate(graph_module: fx.GraphModule, batches: Callable[[], Iterable[tuple
         quantizer.set_range(*chosen[path])
     leave_room_for_biases(graph_module)
     return samples
+
+
+def _observe(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
+    try:
+        graph_module(*inputs)
+    except UserError:
+        raise
+    except Exception as error:  # data that are not like the example can make any operator fail
+        given = " and ".join(f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}" for x in inputs)
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the network does not take the calibration data, {given}: {first}") from error
 
 
 class _Once(nn.Module):

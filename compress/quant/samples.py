@@ -12,12 +12,17 @@ def without_nan(graph_module: fx.GraphModule, batches: Iterable[tuple[Tensor, ..
     """The batches, each looked at before it is given out. Infinities pass, since a mask may hold them.
 
     Raises:
-        UserError: one holds NaN; names the input and the first such sample.
+        UserError: one is no tuple of as many tensors as the graph has inputs, or holds NaN; names the input and the first such
+            sample.
     """
     names = [str(node.target) for node in graph_module.graph.nodes if node.op == "placeholder"]
     seen = 0
     for batch in batches:
-        for name, x in zip(names, batch, strict=False):
+        if not isinstance(batch, tuple | list) or len(batch) != len(names):
+            given = f"{len(batch)} of them" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+            wanted = f"{len(names)} tensor{'s' * (len(names) > 1)}"
+            raise UserError(f"Task.calibration must give a tuple of {wanted} for each batch, got {given}")
+        for name, x in zip(names, batch, strict=True):
             broken = x.isnan().reshape(len(x), -1).any(1)
             if broken.any():
                 sample = seen + int(broken.int().argmax()) + 1

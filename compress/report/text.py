@@ -41,7 +41,8 @@ def headline(report: dict[str, Any]) -> tuple[str, str]:
     summary, parity, files = report["summary"], report["parity"], report["benchmarks"]
     same_file = [entry for entry in files[1:] if entry["file"] == files[1]["file"]]
     runtime = files[1]["latency_ms"]["runtime"]
-    speeds = [_speed(entry) for entry in same_file if entry["latency_ms"]["runtime"] == runtime]
+    before = {_place(entry): entry["latency_ms"] for entry in files if entry["file"] == files[0]["file"]}
+    speeds = [_speed(entry, before[_place(entry)]) for entry in same_file if entry["latency_ms"]["runtime"] == runtime]
     size = summary["size_ratio"]
     gained = f"gained: {'; '.join(speeds)}; " + (f"{size:.1f}x smaller" if size >= 1 else f"{1 / size:.2f}x LARGER")
     coverage = coverage_text(report["integer_coverage"])
@@ -51,7 +52,12 @@ def headline(report: dict[str, Any]) -> tuple[str, str]:
     return gained, f"lost: {_loss(report)}; {agreement}"
 
 
-def _speed(entry: dict[str, Any]) -> str:
+def _place(entry: dict[str, Any]) -> tuple[str, int]:
+    """Where a file was timed: runtime and threads."""
+    return entry["latency_ms"]["runtime"], entry["latency_ms"]["threads"]
+
+
+def _speed(entry: dict[str, Any], before: dict[str, Any]) -> str:
     """How much faster one measured file is than the baseline beside it, with the interval, runtime and threads."""
     speed, (low, high), latency = entry["speedup"], entry["speedup_interval"], entry["latency_ms"]
     if speed < 1:
@@ -59,7 +65,8 @@ def _speed(entry: dict[str, Any]) -> str:
     else:
         word = "faster"
     threads = f"{latency['threads']} thread" + ("s" if latency["threads"] != 1 else "")
-    doubt = ", UNSTEADY: repeat it with compress bench on a quiet machine" if latency["p90"] > STEADY * latency["p50"] else ""
+    unsteady = any(times["p90"] > STEADY * times["p50"] for times in (before, latency))
+    doubt = ", UNSTEADY: repeat it with compress bench on a quiet machine" if unsteady else ""
     return f"{speed:.2f}x {word} ({low:.2f} to {high:.2f}{doubt}; {latency['runtime']}, batch {latency['batch']}, {threads})"
 
 

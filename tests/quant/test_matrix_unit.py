@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 import compress
 from compress.artifact import Artifact
@@ -91,6 +91,43 @@ def test_the_processor_at_hand_decides(here: bool, tmp_path: Path, monkeypatch: 
 def test_packed_codes_stay(tmp_path: Path) -> None:
     notes, _ = quantized(tmp_path / "net.onnx", amx=True, bits={"2": 4}, bias_correction=False)
     assert notes[0] == "1 convolution stored for AMX, with the zero point of weights at -1"
+
+
+class Twice(nn.Module):
+    """A convolution that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(96, 96, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.conv(x.repeat(1, 24, 1, 1)).relu()).flatten(1)
+
+
+class ReadElsewhere(Twice):
+    """A convolution whose weight a sum reads, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.repeat(1, 24, 1, 1)).mean((2, 3)) + self.conv.weight.mean((1, 2, 3))
+
+
+class Stem(Twice):
+    """A first convolution that reads blocks of pixels, 189 products that become 192."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 320, (7, 8), 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x[:, :3]).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", [Twice, ReadElsewhere, Stem])
+def test_what_is_said_is_what_is_in_the_file(kind: type[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "network", kind)
+    notes, zeros = quantized(tmp_path / "net.onnx", amx=True)
+    assert not any("AMX" in note for note in notes)
+    assert set(zeros) == {0}
 
 
 def test_a_run_keeps_it_on_disk(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
 from compress import outputs
+from compress.errors import UserError
 from compress.export import Signature, export_onnx
 from compress.measure import integer_coverage, open_onnx
 from compress.quant.fake_quantize import ActivationQuantizer, WeightQuantizer
@@ -188,7 +189,7 @@ def test_calibration_sets_the_observed_ranges(ranges: str) -> None:
 
 def test_observers_do_not_outlive_a_failed_calibration() -> None:
     graph_module, _ = prepare(nn.Sequential(nn.Linear(4, 3)).eval(), (torch.randn(5, 4),))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError):
         calibrate(graph_module, lambda: [(torch.randn(5, 4),), (torch.randn(5, 6),)], "minmax")
     assert quantizers_in(graph_module) == [f"{QUANTIZERS}.input_1", f"{QUANTIZERS}._0_weight"]
     assert not any(isinstance(module, HistogramObserver) for module in graph_module.modules())
@@ -274,3 +275,47 @@ def test_a_view_behind_a_convolution_is_calibrated(ranges: str) -> None:
     x = torch.randn(8, 3, 8, 8)
     graph_module, _ = prepare(Viewing().eval(), (x[:2],), dynamic_shapes=({0: torch.export.Dim("n")},))
     assert calibrate(graph_module, lambda: [(x,)], ranges) == 8
+
+
+class Striding(Viewing):
+    """Reads the output of its convolution as it lies in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.head(x.as_strided((x.shape[0], 144), (144, 1)))
+
+
+def test_what_reads_memory_as_it_lies_reads_the_same_in_calibration() -> None:
+    torch.manual_seed(0)
+    model, x = Striding().eval(), torch.randn(8, 3, 8, 8)
+    graph_module, _ = prepare(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("n")},))
+    with torch.no_grad():
+        expected = model.conv(x).flatten(1)
+    calibrate(graph_module, lambda: [(x,)], "minmax")
+    quantizer = graph_module.get_submodule(f"{QUANTIZERS}.as_strided")
+    low, high = min(0.0, float(expected.min())), max(0.0, float(expected.max()))
+    assert float(quantizer.scale) == pytest.approx((high - low) / 255, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), "Task.calibration must give a tuple of 1 tensor for each batch, got a Tensor"),
+        ((), "Task.calibration must give a tuple of 1 tensor for each batch, got 0 of them"),
+        (
+            (torch.zeros(2, 3, 8, 8), torch.zeros(2)),
+            "Task.calibration must give a tuple of 1 tensor for each batch, got 2 of them",
+        ),
+        (
+            (torch.zeros(2, 5, 8, 8),),
+            "the network does not take the calibration data, (2, 5, 8, 8) of float32: Given groups=1, weight of size [4, 3, 3, 3], "
+            "expected input[2, 5, 8, 8] to have 3 channels, but got 5 channels instead",
+        ),
+    ],
+)
+def test_calibration_data_of_another_form_are_told(batch: object, message: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    graph_module, _ = prepare(model, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    with pytest.raises(UserError) as error:
+        calibrate(graph_module, lambda: [batch], "minmax")  # type: ignore[list-item]
+    assert str(error.value) == message
