@@ -5,8 +5,8 @@ from typing import Any
 
 # Layers that a line names.
 NAMED = 5
-# p90 over p50 of one thread on a quiet machine: 1.05 to 1.3. Above, something else ran beside what was timed. On all cores it goes
-# up to 3.2 on a quiet one, too, and says nothing.
+# p90 over p50 of one thread on a quiet machine: 1.05 to 1.3. Above, something else ran beside what was timed. On all cores a
+# quiet machine has up to 3.2, too, which says nothing.
 STEADY = 1.5
 COLUMNS = ("stage", "accuracy %", "ms p50", "p90", "size MB", "params M", "MMACs", "seconds")
 
